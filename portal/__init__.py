@@ -1,0 +1,1 @@
+"""The portal issues, sells, renews, leases and revokes licenses."""

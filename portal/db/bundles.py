@@ -1,0 +1,56 @@
+"""Published documents that every router may fetch: revocation bundles and keysets."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, LargeBinary, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from portal.db.base import Base
+
+
+class Bundle(Base):
+    """One signed revocation bundle, exactly as published."""
+
+    __tablename__ = "bundles"
+
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    payload_sha256: Mapped[str]
+    entries_sha256: Mapped[str]
+    """Of the entries alone: says whether a new version would tell anything new."""
+    envelope: Mapped[bytes] = mapped_column(LargeBinary)
+    key_id: Mapped[str]
+    issued_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class KeysetVersion(Base):
+    """One signed keyset, exactly as published."""
+
+    __tablename__ = "keyset_versions"
+
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    payload_sha256: Mapped[str]
+    envelope: Mapped[bytes] = mapped_column(LargeBinary)
+    published_at: Mapped[datetime]
+
+
+class SigningKey(Base):
+    """Where a private key is held. The key itself is never in the database."""
+
+    __tablename__ = "signing_keys"
+
+    keyid: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    uri: Mapped[str]
+    """`file:NAME` below the key directory, or another signer's URI."""
+    created_at: Mapped[datetime]
+
+
+def latest_bundle(session: Session) -> Bundle | None:
+    """Return the newest published bundle."""
+    return session.scalar(select(Bundle).order_by(Bundle.version.desc()).limit(1))
+
+
+def latest_keyset(session: Session) -> KeysetVersion | None:
+    """Return the newest published keyset."""
+    return session.scalar(select(KeysetVersion).order_by(KeysetVersion.version.desc()).limit(1))

@@ -1,0 +1,147 @@
+"""The catalog: what each SKU grants unless an approved entitlement says otherwise.
+
+Source: the vendor's license templates and the SKU table of the portal's design.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from licensing.names import FEATURES
+
+Source = Literal["evaluation", "pilot", "order", "subscription", "contract", "marketplace"]
+Mode = Literal["offline", "lease"]
+
+HOUR_S: Final = 3600
+DAY_S: Final = 24 * HOUR_S
+
+PACK_FEATURES: Final = ("dynamic_routing", "routing", "usage_reporting")
+
+
+def _all_but(*left_out: str) -> tuple[str, ...]:
+    return tuple(sorted(set(FEATURES) - set(left_out)))
+
+
+@dataclass(frozen=True)
+class LeasePlan:
+    """How long the leases of a license are good (seconds), by the lease protocol's table."""
+
+    ttl_s: int
+    grace_s: int
+    renew_earliest_s: int
+    renew_latest_s: int
+
+
+TRIAL_LEASES: Final = LeasePlan(24 * HOUR_S, 72 * HOUR_S, 8 * HOUR_S, 12 * HOUR_S)
+MONTHLY_LEASES: Final = LeasePlan(72 * HOUR_S, 7 * DAY_S, 24 * HOUR_S, 36 * HOUR_S)
+ANNUAL_LEASES: Final = LeasePlan(7 * DAY_S, 14 * DAY_S, 56 * HOUR_S, 84 * HOUR_S)
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a SKU grants by default."""
+
+    sku: str
+    title: str
+    summary: str
+    source: Source
+    term_s: int | None
+    """Seconds; None where the contract or the base decides."""
+    tokens_total: int | None
+    """Budget in tokens; None: no budget."""
+    features: tuple[str, ...]
+    always: tuple[str, ...] = ()
+    """Features that cannot be taken away."""
+    limits: dict[str, int] = field(default_factory=dict)
+    leases: LeasePlan = TRIAL_LEASES
+    modes: tuple[Mode, ...] = ("offline", "lease")
+    is_pack: bool = False
+    two_person: bool = False
+    """Proposed by one staff person, approved by another."""
+
+
+_TEMPLATES: Final = (
+    Template(
+        sku="eval-72h",
+        title="Evaluation",
+        summary="72 hours, 1M tokens, one instance: try the router against your own traffic.",
+        source="evaluation",
+        term_s=72 * HOUR_S,
+        tokens_total=1_000_000,
+        features=_all_but("external_policy_routing", "private_upstreams", "audit_export"),
+        limits={"max_instances": 1, "max_concurrency": 4},
+    ),
+    Template(
+        sku="pilot-30d",
+        title="Pilot",
+        summary="30 days, 10M tokens in any 7 days, three instances, every feature.",
+        source="pilot",
+        term_s=30 * DAY_S,
+        tokens_total=None,
+        features=tuple(sorted(FEATURES)),
+        always=("usage_reporting",),
+        limits={
+            "tokens_per_window": 10_000_000,
+            "window_s": 7 * DAY_S,
+            "max_instances": 3,
+        },
+    ),
+    Template(
+        sku="enterprise-annual",
+        title="Enterprise, annual",
+        summary="A year on your own hosts with contracted features, volume and support.",
+        source="contract",
+        term_s=365 * DAY_S,
+        tokens_total=None,
+        features=tuple(sorted(FEATURES)),
+        leases=ANNUAL_LEASES,
+        two_person=True,
+    ),
+    Template(
+        sku="credit-pack-5m",
+        title="Credit pack, 5M tokens",
+        summary="5M tokens on top of what you have, license-wide.",
+        source="order",
+        term_s=None,
+        tokens_total=5_000_000,
+        features=PACK_FEATURES,
+        limits={"max_instances": 1},
+        leases=MONTHLY_LEASES,
+        is_pack=True,
+    ),
+    Template(
+        sku="credit-pack-25m",
+        title="Credit pack, 25M tokens",
+        summary="25M tokens on top of what you have, license-wide.",
+        source="order",
+        term_s=None,
+        tokens_total=25_000_000,
+        features=PACK_FEATURES,
+        limits={"max_instances": 1},
+        leases=MONTHLY_LEASES,
+        is_pack=True,
+    ),
+    Template(
+        sku="marketplace-seat",
+        title="Marketplace seat",
+        summary="Seats or volume as agreed in a private marketplace offer.",
+        source="marketplace",
+        term_s=None,
+        tokens_total=None,
+        features=(),
+        leases=ANNUAL_LEASES,
+    ),
+    Template(
+        sku="lease-monthly",
+        title="Monthly plan",
+        summary="20M tokens a month by card, three instances, renewed online.",
+        source="subscription",
+        term_s=400 * DAY_S,
+        tokens_total=20_000_000,
+        features=_all_but("private_upstreams"),
+        limits={"max_instances": 3},
+        leases=MONTHLY_LEASES,
+        modes=("lease",),
+    ),
+)
+
+CATALOG: Final[dict[str, Template]] = {template.sku: template for template in _TEMPLATES}

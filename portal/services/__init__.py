@@ -1,0 +1,1 @@
+"""Use cases, one module per noun. A service flushes and never commits."""

@@ -1,0 +1,39 @@
+"""Writing the audit trail. The row is part of the act: without it the act does not happen."""
+
+from typing import Any
+
+from portal.db.audit import AuditRow
+from portal.services.context import Context
+
+
+def record(
+    context: Context,
+    action: str,
+    subject_kind: str,
+    subject_id: str,
+    *,
+    account_id: str | None = None,
+    reason: str | None = None,
+    **detail: Any,
+) -> None:
+    """Note in the current transaction that the actor did `action` to the subject.
+
+    `action` is noun and verb in the past, such as `request.approved`. `detail` holds ids, numbers
+    and names of terms: no personal data, no secret.
+    """
+    actor = context.actor
+    context.session.add(
+        AuditRow(
+            at=context.at,
+            action=action,
+            actor_kind=actor.kind,
+            actor_id=actor.id,
+            account_id=account_id,
+            subject_kind=subject_kind,
+            subject_id=subject_id,
+            reason=reason,
+            detail=detail,
+            address=actor.address,
+            http_request_id=actor.http_request_id,
+        )
+    )

@@ -1,0 +1,105 @@
+"""What every use case gets: one transaction, one reading of the clock, who acts, and the ports.
+
+Invariants: a `Context` lives for one unit of work. `at` is read once, when the unit opens, so that
+everything one act writes bears the same instant. Services flush; the opener commits.
+
+No key derivation, network call or rate-limit count happens inside a writing unit: on SQLite it
+would hold the one write lock meanwhile, and a count would be lost with a rollback.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from sqlalchemy.orm import Session
+
+from portal.db.session import Database
+from portal.domain.ports import (
+    Clock,
+    PasswordHasher,
+    Randomness,
+    RateLimiter,
+    SecretBox,
+    Signers,
+)
+
+ActorKind = Literal["person", "staff", "system", "command", "instance", "anonymous"]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts, from where, in which HTTP request."""
+
+    kind: ActorKind
+    id: str | None = None
+    address: str | None = None
+    http_request_id: str | None = None
+
+
+SYSTEM: Final = Actor("system")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The outside world, as far as use cases need it."""
+
+    clock: Clock
+    randomness: Randomness
+    passwords: PasswordHasher
+    secrets: SecretBox
+    signers: Signers
+    limiter: RateLimiter
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The vendor's settings that use cases follow."""
+
+    origin: str
+    """The public origin; the `aud` of what instances sign."""
+    former_origins: frozenset[str] = frozenset()
+    issuer: str = "metrum.ai"
+    terms_version: str = "2026-11-01"
+    evaluation_interval: timedelta = timedelta(days=180)
+    start_window: timedelta = timedelta(days=30)
+    answer_within: timedelta = timedelta(hours=24)
+    """How soon staff promise to answer a request."""
+    overlap: timedelta = timedelta(days=30)
+    """How long a voluntarily replaced license stays good."""
+    denied_domains: frozenset[str] = field(default_factory=frozenset)
+    staff_address: str = ""
+    """Where staff are told of new requests besides their own addresses; empty: only those."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One unit of work."""
+
+    session: Session
+    at: datetime
+    actor: Actor
+    ports: Ports
+    policy: Policy
+
+
+class Transactions:
+    """Opens units of work for the web, the worker and the command."""
+
+    def __init__(self, database: Database, ports: Ports, policy: Policy) -> None:
+        self.database = database
+        self.ports = ports
+        self.policy = policy
+
+    @contextmanager
+    def reading(self, actor: Actor) -> Iterator[Context]:
+        """Open a unit that cannot write."""
+        with self.database.reading() as session:
+            yield Context(session, self.ports.clock.now(), actor, self.ports, self.policy)
+
+    @contextmanager
+    def writing(self, actor: Actor) -> Iterator[Context]:
+        """Open a unit that commits when its block returns and rolls back when it raises."""
+        with self.database.writing() as session:
+            yield Context(session, self.ports.clock.now(), actor, self.ports, self.policy)

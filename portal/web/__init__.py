@@ -1,0 +1,1 @@
+"""Blueprints, forms, access rules, headers and templating."""
