@@ -6,7 +6,7 @@ The database itself refuses UPDATE and DELETE on all three tables (see the first
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import BigInteger, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.db.base import Base
@@ -50,8 +50,8 @@ class AuditSeal(Base):
     sealed_at: Mapped[datetime]
     row_count: Mapped[int]
     rows_sha256: Mapped[str]
-    lease_from: Mapped[int]
-    lease_to: Mapped[int]
+    lease_from: Mapped[int] = mapped_column(BigInteger)
+    lease_to: Mapped[int] = mapped_column(BigInteger)
     leases_sha256: Mapped[str]
     prev_sha256: Mapped[str]
     seal_sha256: Mapped[str]
