@@ -20,9 +20,7 @@ class Entitlement(Base):
     __tablename__ = "entitlements"
     __table_args__ = (
         one_of("state", "proposed", "approved", "live", "ended"),
-        one_of(
-            "source", "evaluation", "pilot", "order", "subscription", "contract", "marketplace"
-        ),
+        one_of("source", "evaluation", "pilot", "order", "subscription", "contract", "marketplace"),
         one_of("mode", "offline", "lease"),
     )
 
