@@ -6,6 +6,7 @@ goes through the same checks, so that an issuer cannot write what a verifier wou
 Source: "Payloads: restricted canonical JSON" of the signed documents.
 """
 
+import itertools
 from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
@@ -129,7 +130,7 @@ def require_sorted(names: tuple[str, ...], field: str) -> None:
     Raises:
         MalformedPayload: it is not.
     """
-    if any(left >= right for left, right in zip(names, names[1:], strict=False)):
+    if any(left >= right for left, right in itertools.pairwise(names)):
         raise MalformedPayload(f"{field} must be sorted, each entry once")
 
 

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import Index, UniqueConstraint, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from portal.db.base import Base
 from portal.db.types import RowNumber
@@ -40,3 +41,58 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     beat_at: Mapped[datetime]
+
+
+def beat(session: Session, name: str, at: datetime) -> None:
+    """Note that this part of the worker works."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert = (postgresql.insert if postgres else sqlite.insert)(Heartbeat)
+    session.execute(
+        insert.values(name=name, beat_at=at).on_conflict_do_update(
+            index_elements=["name"], set_={"beat_at": at}
+        )
+    )
+
+
+def take_turn(session: Session, name: str, at: datetime) -> None:
+    """Wait until nobody else does what `name` stands for, and hold the turn until the commit."""
+    beat(session, name, at)
+    session.execute(select(Heartbeat).where(Heartbeat.name == name).with_for_update())
+
+
+def last_beat(session: Session, name: str) -> datetime | None:
+    """Return when this part of the worker last showed that it works."""
+    return session.scalar(select(Heartbeat.beat_at).where(Heartbeat.name == name))
+
+
+def due_jobs(session: Session, at: datetime, most: int) -> list[int]:
+    """Return the ids of jobs that may be claimed now, the longest due first."""
+    return list(
+        session.scalars(
+            select(Job.id)
+            .where(
+                Job.done_at.is_(None),
+                Job.parked_at.is_(None),
+                Job.run_at <= at,
+                Job.claimed_until.is_(None) | (Job.claimed_until <= at),
+            )
+            .order_by(Job.run_at, Job.id)
+            .limit(most)
+        )
+    )
+
+
+def claim_job(session: Session, job_id: int, worker: str, at: datetime, until: datetime) -> bool:
+    """Claim a job by a conditional UPDATE; False when another worker has it."""
+    claimed = session.execute(
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.done_at.is_(None),
+            Job.parked_at.is_(None),
+            Job.claimed_until.is_(None) | (Job.claimed_until <= at),
+        )
+        .values(claimed_by=worker, claimed_until=until, attempts=Job.attempts + 1)
+        .returning(Job.id)
+    ).first()
+    return claimed is not None

@@ -8,9 +8,10 @@ writers queue at the start instead of failing half-way; the file is in WAL mode 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.orm import Session
 
 STATEMENT_TIMEOUT_MS = 15_000
@@ -68,6 +69,14 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN DEFERRED" if deferred else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def clock_difference(session: Session, at: datetime) -> float:
+    """Return how far `at` is ahead of the database's clock, in seconds (0 on SQLite: one clock)."""
+    if session.get_bind().dialect.name != "postgresql":
+        return 0.0
+    theirs: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return (at - theirs).total_seconds()
 
 
 class Database:

@@ -24,7 +24,7 @@ MESSAGE: Final = "msg"
 PERSON: Final = "per"
 REQUEST: Final = "rqs"
 SIGN_IN: Final = "sgn"
-TOKEN: Final = "tok"
+EMAIL_TOKEN: Final = "tkn"
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SHAPE: Final = re.compile(r"[a-z]{2,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}")

@@ -84,14 +84,31 @@ class SignerUnavailable(Exception):
 
 
 class Signers(Protocol):
-    """The signers this process may use. A process that lacks a role's key raises."""
+    """The signers this process may use, by role: custody is what it does not hold."""
 
-    def signer(self, keyid: str) -> Signer:
-        """Return the signer of this key.
+    def signer(self, role: str, uri: str, keyid: str) -> Signer:
+        """Return the signer behind `uri`, which must be this key.
 
         Raises:
-            SignerUnavailable: this process does not hold the key.
+            SignerUnavailable: this process may not use keys of this role, or cannot reach this one.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key pair that was just made: its public half and where the private one is held."""
+
+    public_key: bytes
+    """32 raw bytes."""
+    uri: str
+
+
+class KeyMaker(Protocol):
+    """Makes key pairs and keeps the private halves."""
+
+    def make(self, role: str) -> NewKey:
+        """Make a key pair for a role (`root`, `license`, `lease` or `revocation`)."""
         ...
 
 

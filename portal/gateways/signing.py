@@ -1,0 +1,130 @@
+"""Signers behind a URI, and the making of keys: the one room of the portal with private keys.
+
+`file:NAME` is a PEM file (PKCS#8, encrypted with the key passphrase) in the key directory, mode
+0600 and owned by this process's user. Other schemes may keep the key elsewhere altogether.
+
+Invariants: a process may use only the roles it was wired for. A signer is used only when its key id
+is the one asked for, so that a URI in the database cannot name another key.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from licensing.keys import key_id
+from portal.domain.ports import NewKey, Signer, SignerUnavailable
+
+
+class KeySigner:
+    """A private key in this process's memory."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._keyid = key_id(_raw_public(key))
+
+    @property
+    def keyid(self) -> str:
+        """The key id: 64 lower-case hex digits."""
+        return self._keyid
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message`."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"KeySigner({self._keyid})"
+
+
+class SignerDirectory:
+    """Opens signers by their URI, for some roles only, and keeps them open."""
+
+    def __init__(self, directory: Path, passphrase: bytes, roles: Iterable[str]) -> None:
+        self._directory = directory
+        self._passphrase = passphrase
+        self._roles = frozenset(roles)
+        self._open: dict[str, KeySigner] = {}
+
+    def signer(self, role: str, uri: str, keyid: str) -> Signer:
+        """Return the signer behind `uri`.
+
+        Raises:
+            SignerUnavailable: the role is not this process's, the scheme is unknown, or the key
+                cannot be read, is not private enough, or is another one than `keyid`.
+        """
+        if role not in self._roles:
+            raise SignerUnavailable(f"this process does not hold {role} keys")
+        held = self._open.get(keyid)
+        if held is not None:
+            return held
+        scheme, _, name = uri.partition(":")
+        if scheme != "file":
+            raise SignerUnavailable(f"no signer for {scheme}: keys; use file:NAME")
+        signer = KeySigner(self._load(name))
+        if signer.keyid != keyid:
+            raise SignerUnavailable(f"{uri} holds key {signer.keyid}, not {keyid}")
+        self._open[keyid] = signer
+        return signer
+
+    def make(self, role: str) -> NewKey:
+        """Make a key pair and write its private half, encrypted, to a new file.
+
+        Raises:
+            SignerUnavailable: this process may not hold such keys, or cannot write them.
+        """
+        if role not in self._roles:
+            raise SignerUnavailable(f"this process does not make {role} keys")
+        key = Ed25519PrivateKey.generate()
+        public = _raw_public(key)
+        name = f"{role}-{key_id(public)[:16]}.pem"
+        pem = key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(self._passphrase)
+        )
+        path = self._directory / name
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SignerUnavailable(f"cannot write {path}: {error.strerror}") from error
+        return NewKey(public, f"file:{name}")
+
+    def _load(self, name: str) -> Ed25519PrivateKey:
+        if not name or "/" in name or name.startswith("."):
+            raise SignerUnavailable(f"{name!r} is not the name of a file in the key directory")
+        path = self._directory / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise SignerUnavailable(f"cannot open {path}: {error.strerror}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & 0o177:
+                raise SignerUnavailable(f"{path} has mode {mode:04o}; chmod 600 it")
+            if status.st_uid != os.geteuid():
+                raise SignerUnavailable(f"{path} belongs to user {status.st_uid}; chown it")
+            pem = file.read()
+        try:
+            key = load_pem_private_key(pem, self._passphrase)
+        except (ValueError, TypeError):
+            # The library's message may quote the file; ours must not.
+            raise SignerUnavailable(f"{path} does not open with the key passphrase") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise SignerUnavailable(f"{path} does not hold an Ed25519 key")
+        return key
+
+
+def _raw_public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -1,0 +1,98 @@
+"""Accounts: making them, and what their people do in them."""
+
+from portal.db.accounts import Account, Member, memberships
+from portal.db.people import Person, person_by_email
+from portal.domain.email_addresses import EmailAddress, parse_email
+from portal.domain.errors import Conflict, NotFound
+from portal.domain.identifiers import ACCOUNT, MEMBER, PERSON, new_id
+from portal.services.audit import record
+from portal.services.context import Context
+from portal.services.deployments import clean_name
+from portal.services.email_tokens import SET_PASSWORD, send_token
+
+
+def create_account(
+    context: Context, *, name: str, owner_email: str, owner_name: str | None = None
+) -> Account:
+    """Make an account for a customer; a new owner is mailed a link to set a password.
+
+    Raises:
+        Invalid: the name or the address is unfit.
+        Conflict: the address is a staff person's.
+    """
+    address = parse_email(owner_email)
+    owner = person_by_email(context.session, address.text)
+    is_new = owner is None
+    if owner is None:
+        owner = add_person(
+            context, "customer", address, owner_name or address.text.partition("@")[0]
+        )
+    elif owner.kind != "customer":
+        raise Conflict("Staff cannot belong to a customer account; use another address.")
+    account = open_account(context, clean_name(name, "name"), address, owner)
+    if is_new:
+        send_token(context, owner, SET_PASSWORD, account_id=account.id)
+    return account
+
+
+def open_account(context: Context, name: str, address: EmailAddress, owner: Person) -> Account:
+    """Make an account with this person as its owner."""
+    account = Account(
+        id=new_id(ACCOUNT, context.ports.randomness),
+        name=name,
+        email_domain=address.domain,
+        registrable_domain=address.registrable_domain,
+        created_at=context.at,
+    )
+    context.session.add(account)
+    context.session.flush()
+    context.session.add(
+        Member(
+            id=new_id(MEMBER, context.ports.randomness),
+            account_id=account.id,
+            person_id=owner.id,
+            role="owner",
+            created_at=context.at,
+        )
+    )
+    record(context, "account.created", "account", account.id, account_id=account.id)
+    context.session.flush()
+    return account
+
+
+def add_person(context: Context, kind: str, address: EmailAddress, name: str) -> Person:
+    """Make a person who has not signed in yet.
+
+    Raises:
+        Invalid: the name is unfit.
+    """
+    person = Person(
+        id=new_id(PERSON, context.ports.randomness),
+        kind=kind,
+        email=address.text,
+        name=clean_name(name, "name"),
+        created_at=context.at,
+    )
+    context.session.add(person)
+    context.session.flush()
+    return person
+
+
+def find_account(context: Context, account_id: str) -> Account:
+    """Return an account.
+
+    Raises:
+        NotFound: there is none.
+    """
+    account = context.session.get(Account, account_id)
+    if account is None:
+        raise NotFound(f"There is no account {account_id}.")
+    return account
+
+
+def role_in(context: Context, person_id: str, account_id: str) -> str | None:
+    """Return the role of a person in an account; None for a stranger."""
+    for member, account in memberships(context.session, person_id):
+        if account.id == account_id:
+            return member.role
+    return None

@@ -1,0 +1,134 @@
+"""Revocation bundles: what the worker publishes for routers, online and offline.
+
+A bundle tells of every license that no longer counts: revoked, held, or superseded. A version is
+never used twice, also after a restore: it is the larger of the last one plus 1 and `issued_at`.
+
+Source: `revocation-bundle.v1` of the signed documents.
+"""
+
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import select
+
+from licensing.encoding import sha256_hex
+from licensing.names import PRODUCT
+from licensing.revocation import RevocationBundle, RevocationEntry
+from licensing.verify import KeysetTrust, verify_bundle
+from portal.db.audit import AuditSeal
+from portal.db.bundles import Bundle, latest_bundle
+from portal.db.licenses import Hold, License
+from portal.services.audit import record
+from portal.services.context import Context
+from portal.services.keys import current_keyset, role_signer, sign_document, unix
+
+BUNDLE_LIFETIME: Final = timedelta(days=35)
+REPUBLISH_AFTER: Final = timedelta(days=1)
+KEEP_EXPIRED: Final = timedelta(days=30)
+"""An entry leaves this long after its license expired."""
+
+
+def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
+    """Compute what the next bundle must say."""
+    held = dict(
+        context.session.execute(
+            select(Hold.entitlement_id, Hold.opened_at)
+            .where(Hold.lifted_at.is_(None))
+            .order_by(Hold.opened_at.desc())
+        ).tuples()
+    )
+    rows = context.session.scalars(
+        select(License).where(
+            License.released_at.is_not(None),
+            License.expires_at > context.at - KEEP_EXPIRED,
+            License.revoked_at.is_not(None)
+            | License.superseded_at.is_not(None)
+            | License.entitlement_id.in_(held),
+        )
+    )
+    entries = []
+    for row in rows:
+        if row.revoked_at is not None:
+            entry = RevocationEntry(
+                license_id=row.id,
+                status="revoked",
+                effective_at=unix(row.revoked_at),
+                reason="withdrawn",
+            )
+        elif row.entitlement_id in held:
+            entry = RevocationEntry(
+                license_id=row.id,
+                status="suspended",
+                effective_at=unix(held[row.entitlement_id]),
+                reason="on-hold",
+            )
+        elif row.superseded_at is not None:
+            entry = RevocationEntry(
+                license_id=row.id,
+                status="superseded",
+                effective_at=unix(row.superseded_at),
+                reason="replaced",
+                superseded_by=row.superseded_by,
+            )
+        else:
+            continue
+        entries.append(entry)
+    return tuple(sorted(entries, key=lambda entry: entry.license_id))
+
+
+def publish_bundle(context: Context, *, only_if_due: bool = False) -> Bundle | None:
+    """Sign and publish a bundle.
+
+    With `only_if_due`, only when it would say something new or the last one is a day old.
+
+    Raises:
+        SignerUnavailable: this process does not hold the revocation key.
+    """
+    entries = wanted_entries(context)
+    entries_sha256 = sha256_hex(msgspec.json.encode(entries))
+    last = latest_bundle(context.session)
+    if (
+        only_if_due
+        and last is not None
+        and last.entries_sha256 == entries_sha256
+        and context.at < last.issued_at + REPUBLISH_AFTER
+    ):
+        return None
+    issued_at = unix(context.at)
+    version = max(issued_at, 1 if last is None else last.version + 1)
+    bundle = RevocationBundle(
+        typ=RevocationBundle.TYP,
+        iss=context.policy.issuer,
+        product=PRODUCT,
+        issued_at=issued_at,
+        version=version,
+        expires_at=issued_at + int(BUNDLE_LIFETIME.total_seconds()),
+        entries=entries,
+        ext=_anchor(context),
+    )
+    signer = role_signer(context, "revocation")
+    envelope = sign_document(bundle, signer)
+    raw = envelope.to_bytes()
+    verify_bundle(raw, KeysetTrust(current_keyset(context).document), issued_at)
+    stored = Bundle(
+        version=version,
+        payload_sha256=sha256_hex(envelope.payload),
+        entries_sha256=entries_sha256,
+        envelope=raw,
+        key_id=signer.keyid,
+        issued_at=context.at,
+        expires_at=context.at + BUNDLE_LIFETIME,
+    )
+    context.session.add(stored)
+    record(context, "bundle.published", "bundle", str(version), entries=len(entries))
+    context.session.flush()
+    return stored
+
+
+def _anchor(context: Context) -> dict[str, Any] | None:
+    """Name the newest audit seal, so that a published bundle pins the audit trail before it."""
+    seal = context.session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
+    if seal is None:
+        return None
+    return {"audit_seal": {"number": seal.number, "sha256": seal.seal_sha256}}

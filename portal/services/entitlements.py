@@ -1,0 +1,217 @@
+"""Entitlements: proposing, approving and starting what licenses are issued from."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select, update
+
+from portal.db.deployments import Deployment
+from portal.db.entitlements import Entitlement
+from portal.db.licenses import License
+from portal.domain.catalog import CATALOG
+from portal.domain.entitlements import check_terms
+from portal.domain.errors import Conflict, Forbidden, NotFound
+from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
+from portal.services.audit import record
+from portal.services.context import Context
+from portal.services.licenses import request_issue
+
+
+def find_entitlement(context: Context, entitlement_id: str) -> Entitlement:
+    """Return an entitlement.
+
+    Raises:
+        NotFound: there is none.
+    """
+    entitlement = context.session.get(Entitlement, entitlement_id)
+    if entitlement is None:
+        raise NotFound(f"There is no entitlement {entitlement_id}.")
+    return entitlement
+
+
+def propose_entitlement(
+    context: Context,
+    *,
+    deployment_id: str,
+    sku: str,
+    mode: str = "offline",
+    term_s: int | None = None,
+    limits: Mapping[str, int] | None = None,
+    features: Sequence[str] | None = None,
+    fingerprints: Sequence[str] = (),
+    reason: str,
+    created_by: str | None,
+    request_id: str | None = None,
+) -> Entitlement:
+    """Propose terms for a deployment; what is left out comes from the SKU's template.
+
+    `limits` may hold `tokens_total`, the budget, beside the license's limits.
+
+    Raises:
+        NotFound: no such deployment.
+        Invalid: terms the catalog does not permit.
+    """
+    deployment = context.session.get(Deployment, deployment_id)
+    if deployment is None:
+        raise NotFound(f"There is no deployment {deployment_id}.")
+    template = CATALOG.get(sku)
+    given = dict(limits or {})
+    tokens_total = given.pop("tokens_total", template.tokens_total if template else None)
+    if template is not None:
+        if term_s is None:
+            term_s = template.term_s
+        if not features:
+            features = template.features
+        given = {**template.limits, **given}
+    chosen = sorted(set(features or ()))
+    check_terms(
+        sku=sku,
+        mode=mode,
+        term_s=term_s,
+        features=chosen,
+        limits=given,
+        tokens_total=tokens_total,
+        fingerprints=fingerprints,
+    )
+    entitlement = Entitlement(
+        id=new_id(ENTITLEMENT, context.ports.randomness),
+        account_id=deployment.account_id,
+        deployment_id=deployment.id,
+        request_id=request_id,
+        source=CATALOG[sku].source,
+        sku=sku,
+        state="proposed",
+        mode=mode,
+        term_s=term_s,
+        features=chosen,
+        limits=given,
+        tokens_total=tokens_total,
+        budget_id=None if tokens_total is None else new_id(BUDGET, context.ports.randomness),
+        fingerprints=sorted(set(fingerprints)),
+        reason=reason,
+        created_at=context.at,
+        created_by=created_by,
+    )
+    context.session.add(entitlement)
+    record(
+        context,
+        "entitlement.proposed",
+        "entitlement",
+        entitlement.id,
+        account_id=deployment.account_id,
+        reason=reason,
+        sku=sku,
+        mode=mode,
+        deployment_id=deployment.id,
+    )
+    context.session.flush()
+    return entitlement
+
+
+def approve_entitlement(
+    context: Context, entitlement_id: str, *, approved_by: str | None
+) -> Entitlement:
+    """Approve a proposed entitlement; approving it twice changes nothing.
+
+    `approved_by` is a staff person, or None where a policy decided.
+
+    Raises:
+        NotFound: no such entitlement.
+        Forbidden: the SKU needs a second person, and this one proposed it.
+        Conflict: it has ended.
+    """
+    entitlement = find_entitlement(context, entitlement_id)
+    if entitlement.state in ("approved", "live"):
+        return entitlement
+    if entitlement.state == "ended":
+        raise Conflict("The entitlement has ended; propose a new one.")
+    if CATALOG[entitlement.sku].two_person and entitlement.created_by == approved_by:
+        raise Forbidden(f"{entitlement.sku} needs the approval of a second person.")
+    moved = context.session.execute(
+        update(Entitlement)
+        .where(Entitlement.id == entitlement_id, Entitlement.state == "proposed")
+        .values(
+            state="approved",
+            approved_at=context.at,
+            approved_by=approved_by,
+            start_by_at=context.at + context.policy.start_window,
+        )
+        .returning(Entitlement.id)
+    ).first()
+    if moved is None:
+        raise Conflict("Somebody else decided on this entitlement meanwhile.")
+    context.session.refresh(entitlement)
+    record(
+        context,
+        "entitlement.approved",
+        "entitlement",
+        entitlement.id,
+        account_id=entitlement.account_id,
+        approved_by=approved_by,
+    )
+    return entitlement
+
+
+def start_entitlement(context: Context, *, account_id: str, entitlement_id: str) -> License:
+    """Start what staff granted: the customer's *Start now*. Starting twice gives the same license.
+
+    Raises:
+        NotFound: none of this account's.
+        Conflict: it is not approved, or its 30 days have passed.
+    """
+    entitlement = context.session.get(Entitlement, entitlement_id)
+    if entitlement is None or entitlement.account_id != account_id:
+        raise NotFound("There is no such grant in this account.")
+    if entitlement.state == "approved":
+        if entitlement.start_by_at is not None and context.at >= entitlement.start_by_at:
+            raise Conflict("The time to start this grant has passed; ask for a new one.")
+    elif entitlement.state != "live":
+        raise Conflict("This grant cannot be started.")
+    return request_issue(context, entitlement.id, cause="start")
+
+
+def end_lapsed(context: Context) -> int:
+    """End approved grants nobody started in time, and live ones whose time is over."""
+    lapsed: list[Entitlement] = list(
+        context.session.scalars(
+            select(Entitlement).where(
+                Entitlement.state == "approved", Entitlement.start_by_at <= context.at
+            )
+        )
+    )
+    over = list(
+        context.session.scalars(
+            select(Entitlement).where(
+                Entitlement.state == "live", Entitlement.ends_at <= context.at
+            )
+        )
+    )
+    for entitlement, why in [(each, "not started") for each in lapsed] + [
+        (each, "term over") for each in over
+    ]:
+        entitlement.state = "ended"
+        entitlement.ended_at = context.at
+        entitlement.end_reason = why
+        record(
+            context,
+            "entitlement.ended",
+            "entitlement",
+            entitlement.id,
+            account_id=entitlement.account_id,
+            reason=why,
+        )
+    return len(lapsed) + len(over)
+
+
+def waiting_to_start(context: Context, account_id: str) -> list[Entitlement]:
+    """Return the account's approved grants that wait for *Start now*, the most urgent first."""
+    return list(
+        context.session.scalars(
+            select(Entitlement)
+            .where(
+                Entitlement.account_id == account_id,
+                Entitlement.state == "approved",
+                Entitlement.start_by_at > context.at,
+            )
+            .order_by(Entitlement.start_by_at)
+        )
+    )

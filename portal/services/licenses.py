@@ -1,0 +1,404 @@
+"""Issuing licenses, and finding them.
+
+Issuing: ask (a row in state `issuing` and a job) - compute and lint the payload, pick the key and
+store the intent - sign - verify - store and release. Each step is a unit of work of its own.
+Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes. A license is
+visible as issued only once its signature is stored and was verified.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select, update
+
+from licensing.encoding import sha256_hex
+from licensing.license import Binding, Budget, LeaseTerms, Limits, RevocationTerms
+from licensing.license import License as LicensePayload
+from licensing.names import PRODUCT
+from licensing.verify import KeysetTrust, verify_license
+from portal.db.accounts import Account
+from portal.db.deployments import Deployment, lock_deployment
+from portal.db.entitlements import Entitlement
+from portal.db.licenses import Hold, License, current_license
+from portal.db.session import clock_difference
+from portal.domain.entitlements import Grant, compute_terms
+from portal.domain.errors import Conflict, Invalid, NotFound, Unavailable
+from portal.domain.identifiers import LICENSE, new_id
+from portal.services.audit import record
+from portal.services.context import Actor, Context, Transactions
+from portal.services.emails import tell_members
+from portal.services.jobs import enqueue
+from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+
+ISSUE_LICENSE: Final = "issue-license"
+MAX_CLOCK_DIFFERENCE_S: Final = 60
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is true of a license at an instant."""
+
+    state: str
+    """`issuing`, `issued`, `not-yet-valid`, `expired`, `suspended`, `superseded`, `revoked`."""
+    replaced_by: str | None
+    """The newer license of its deployment, also while the overlap lasts."""
+
+
+def request_issue(context: Context, entitlement_id: str, *, cause: str) -> License:
+    """Ask for a license from an approved entitlement; the same cause again gives the same license.
+
+    Raises:
+        NotFound: no such entitlement.
+        Conflict: it is not approved.
+    """
+    entitlement = context.session.get(Entitlement, entitlement_id)
+    if entitlement is None:
+        raise NotFound(f"There is no entitlement {entitlement_id}.")
+    lock_deployment(context.session, entitlement.deployment_id)
+    issue_key = f"{cause}:{entitlement.id}"
+    present = context.session.scalar(select(License).where(License.issue_key == issue_key))
+    if present is not None:
+        return present
+    context.session.refresh(entitlement)
+    if entitlement.state not in ("approved", "live"):
+        raise Conflict(
+            f"The entitlement is {entitlement.state}; only an approved one can be issued."
+        )
+    license_ = License(
+        id=new_id(LICENSE, context.ports.randomness),
+        account_id=entitlement.account_id,
+        deployment_id=entitlement.deployment_id,
+        entitlement_id=entitlement.id,
+        issue_key=issue_key,
+        state="issuing",
+        sku=entitlement.sku,
+        mode=entitlement.mode,
+        created_at=context.at,
+    )
+    context.session.add(license_)
+    enqueue(context, ISSUE_LICENSE, license_.id, {"license_id": license_.id})
+    record(
+        context,
+        "license.requested",
+        "license",
+        license_.id,
+        account_id=license_.account_id,
+        entitlement_id=entitlement.id,
+        deployment_id=license_.deployment_id,
+    )
+    context.session.flush()
+    return license_
+
+
+def store_intent(context: Context, license_id: str) -> License:
+    """Fix the payload and the key a license will be signed with; fixed already, change nothing.
+
+    Raises:
+        NotFound: no such license.
+        Conflict: its entitlement may no longer be issued.
+        Unavailable: the clock cannot be trusted, or no key is active.
+    """
+    license_ = context.session.get(License, license_id)
+    if license_ is None:
+        raise NotFound(f"There is no license {license_id}.")
+    lock_deployment(context.session, license_.deployment_id)
+    context.session.refresh(license_)
+    if license_.payload is not None:
+        return license_
+    _require_sane_clock(context)
+    entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
+    _make_live(context, entitlement)
+    predecessor = current_license(context.session, license_.deployment_id)
+    signer = role_signer(context, "license")
+    payload = _payload(context, license_, predecessor)
+    raw = payload.to_bytes()
+    license_.revision = payload.revision
+    license_.supersedes = payload.supersedes
+    license_.sku = payload.sku
+    license_.mode = payload.mode
+    license_.budget_id = None if payload.budget is None else payload.budget.budget_id
+    license_.tokens_total = None if payload.budget is None else payload.budget.tokens_total
+    license_.features = list(payload.features)
+    license_.limits = _limits_of(payload.limits)
+    license_.fingerprints = list(payload.binding.fingerprints)
+    license_.payload = raw
+    license_.payload_sha256 = sha256_hex(raw)
+    license_.key_id = signer.keyid
+    license_.issued_at = context.at.replace(microsecond=0)
+    license_.not_before_at = license_.issued_at
+    license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
+    record(
+        context,
+        "license.intended",
+        "license",
+        license_.id,
+        account_id=license_.account_id,
+        payload_sha256=license_.payload_sha256,
+        key_id=license_.key_id,
+        revision=license_.revision,
+    )
+    context.session.flush()
+    return license_
+
+
+def _require_sane_clock(context: Context) -> None:
+    """Refuse to date documents by a clock that disagrees with the database's."""
+    difference = clock_difference(context.session, context.at)
+    if abs(difference) > MAX_CLOCK_DIFFERENCE_S:
+        raise Unavailable(
+            f"This machine's clock is {difference:.0f} s away from the database's; correct it."
+        )
+    newest = context.session.scalar(
+        select(License.issued_at)
+        .where(License.issued_at.is_not(None))
+        .order_by(License.issued_at.desc())
+        .limit(1)
+    )
+    if newest is not None and context.at < newest:
+        raise Unavailable("This machine's clock is before the last license issued; correct it.")
+
+
+def _make_live(context: Context, entitlement: Entitlement) -> None:
+    """Start an approved entitlement's term; it runs from the first license issued from it."""
+    if entitlement.state == "live":
+        return
+    start = context.at.replace(microsecond=0)
+    end = None if entitlement.term_s is None else start + timedelta(seconds=entitlement.term_s)
+    moved = context.session.execute(
+        update(Entitlement)
+        .where(Entitlement.id == entitlement.id, Entitlement.state == "approved")
+        .values(state="live", starts_at=start, ends_at=end)
+        .returning(Entitlement.id)
+    ).first()
+    if moved is None:
+        raise Conflict("The entitlement may no longer be issued.")
+    context.session.refresh(entitlement)
+
+
+def _live_grants(context: Context, deployment_id: str) -> list[Grant]:
+    rows = context.session.scalars(
+        select(Entitlement).where(
+            Entitlement.deployment_id == deployment_id, Entitlement.state == "live"
+        )
+    )
+    return [
+        Grant(
+            sku=row.sku,
+            mode="lease" if row.mode == "lease" else "offline",
+            features=tuple(row.features),
+            limits=row.limits,
+            tokens_total=row.tokens_total,
+            budget_id=row.budget_id,
+            fingerprints=tuple(row.fingerprints),
+            support_tier=row.support_tier,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
+        )
+        for row in rows
+        if row.starts_at is not None and (row.ends_at is None or row.ends_at > context.at)
+    ]
+
+
+def _payload(context: Context, license_: License, predecessor: License | None) -> LicensePayload:
+    terms = compute_terms(_live_grants(context, license_.deployment_id))
+    account = context.session.get_one(Account, license_.account_id)
+    issued_at = unix(context.at)
+    expires_at = unix(terms.expires_at)
+    if expires_at <= issued_at:
+        raise Invalid("The term of the entitlement is over.")
+    budget = None
+    if terms.tokens_total is not None and terms.budget_id is not None:
+        before = None if predecessor is None else predecessor.budget_id
+        budget = Budget(
+            budget_id=terms.budget_id,
+            tokens_total=terms.tokens_total,
+            carry_over_from=before if before != terms.budget_id else _carried(predecessor),
+        )
+    return LicensePayload(
+        typ=LicensePayload.TYP,
+        iss=context.policy.issuer,
+        product=PRODUCT,
+        issued_at=issued_at,
+        license_id=license_.id,
+        deployment_id=license_.deployment_id,
+        revision=1 if predecessor is None else (predecessor.revision or 0) + 1,
+        supersedes=None if predecessor is None else predecessor.id,
+        customer_id=license_.account_id,
+        customer_name=account.name,
+        sku=terms.sku,
+        mode=terms.mode,
+        not_before_at=issued_at,
+        expires_at=expires_at,
+        features=terms.features,
+        limits=Limits(**dict(terms.limits)),
+        budget=budget,
+        binding=Binding(fingerprints=terms.fingerprints),
+        support_tier=terms.support_tier,
+        lease=(
+            None
+            if terms.leases is None
+            else LeaseTerms(
+                url=context.policy.origin,
+                ttl_s=terms.leases.ttl_s,
+                grace_s=terms.leases.grace_s,
+            )
+        ),
+        revocation=RevocationTerms(require_current_bundle=False, min_version=0),
+        min_keyset_version=0,
+    )
+
+
+def _carried(predecessor: License | None) -> str | None:
+    """Return what the predecessor's budget carried over from: a replacement keeps the link."""
+    if predecessor is None or predecessor.payload is None:
+        return None
+    budget = LicensePayload.parse(predecessor.payload).budget
+    return None if budget is None else budget.carry_over_from
+
+
+def _limits_of(limits: Limits) -> dict[str, Any]:
+    named = {
+        "tokens_per_window": limits.tokens_per_window,
+        "window_s": limits.window_s,
+        "max_concurrency": limits.max_concurrency,
+        "max_instances": limits.max_instances,
+        "max_seats": limits.max_seats,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def sign_intent(context: Context, license_: License) -> bytes:
+    """Sign a stored intent and verify the outcome as a router would.
+
+    Raises:
+        SignerUnavailable: the chosen key cannot be used now.
+        LicensingError: the signed document does not verify.
+    """
+    if license_.payload is None or license_.key_id is None or license_.issued_at is None:
+        raise Conflict("The license has no intent to sign yet.")
+    signer = signer_of(context, license_.key_id)
+    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signer).to_bytes()
+    trust = KeysetTrust(current_keyset(context).document)
+    verify_license(envelope, trust, unix(license_.issued_at))
+    return envelope
+
+
+def release(context: Context, license_id: str, envelope: bytes) -> License:
+    """Store the verified signature and make the license visible; released already, change nothing.
+
+    Raises:
+        Conflict: other bytes were released for this license.
+    """
+    license_ = context.session.get_one(License, license_id)
+    lock_deployment(context.session, license_.deployment_id)
+    context.session.refresh(license_)
+    if license_.envelope is not None:
+        if license_.envelope != envelope:
+            raise Conflict("The license was released with another signature.")
+        return license_
+    license_.envelope = envelope
+    license_.file_sha256 = sha256_hex(envelope)
+    license_.state = "issued"
+    license_.released_at = context.at
+    if license_.supersedes is not None:
+        predecessor = context.session.get_one(License, license_.supersedes)
+        predecessor.superseded_by = license_.id
+        if predecessor.superseded_at is None:
+            predecessor.superseded_at = context.at + context.policy.overlap
+    record(
+        context,
+        "license.issued",
+        "license",
+        license_.id,
+        account_id=license_.account_id,
+        entitlement_id=license_.entitlement_id,
+        payload_sha256=license_.payload_sha256,
+        file_sha256=license_.file_sha256,
+        key_id=license_.key_id,
+    )
+    deployment = context.session.get_one(Deployment, license_.deployment_id)
+    tell_members(
+        context,
+        license_.account_id,
+        "license-issued",
+        {
+            "deployment": deployment.name,
+            "sku": license_.sku,
+            "license_id": license_.id,
+            "expires_at": license_.expires_at.isoformat() if license_.expires_at else "",
+            "url": f"{context.policy.origin}/account/licenses/{license_.id}",
+        },
+        "owner",
+        "operator",
+    )
+    context.session.flush()
+    return license_
+
+
+def issue_license(transactions: Transactions, license_id: str, actor: Actor) -> None:
+    """Take a license from where it stands to its release.
+
+    Raises:
+        PortalError, SignerUnavailable: it cannot be issued now; nothing is lost, try again.
+    """
+    with transactions.writing(actor) as context:
+        store_intent(context, license_id)
+    with transactions.reading(actor) as context:
+        license_ = context.session.get_one(License, license_id)
+        envelope = license_.envelope or sign_intent(context, license_)
+    with transactions.writing(actor) as context:
+        release(context, license_id, envelope)
+
+
+def account_license(context: Context, account_id: str, license_id: str) -> License:
+    """Return a license of this account.
+
+    Raises:
+        NotFound: there is none, or it is another account's (the two answer alike).
+    """
+    license_ = context.session.get(License, license_id)
+    if license_ is None or license_.account_id != account_id:
+        raise NotFound("There is no such license in this account.")
+    return license_
+
+
+def find_license(context: Context, license_id: str) -> License:
+    """Return any license, for staff and the command.
+
+    Raises:
+        NotFound: there is none.
+    """
+    license_ = context.session.get(License, license_id)
+    if license_ is None:
+        raise NotFound(f"There is no license {license_id}.")
+    return license_
+
+
+def open_holds(context: Context, license_: License) -> list[Hold]:
+    """Return what suspends a license now, oldest first."""
+    return list(
+        context.session.scalars(
+            select(Hold)
+            .where(Hold.entitlement_id == license_.entitlement_id, Hold.lifted_at.is_(None))
+            .order_by(Hold.opened_at)
+        )
+    )
+
+
+def standing(context: Context, license_: License) -> Standing:
+    """Say what is true of a license at this unit's instant."""
+    at = context.at
+    if license_.state in ("issuing", "revoked"):
+        state = license_.state
+    elif license_.superseded_at is not None and license_.superseded_at <= at:
+        state = "superseded"
+    elif open_holds(context, license_):
+        state = "suspended"
+    elif license_.expires_at is not None and license_.expires_at <= at:
+        state = "expired"
+    elif license_.not_before_at is not None and license_.not_before_at > at:
+        state = "not-yet-valid"
+    else:
+        state = "issued"
+    return Standing(state, license_.superseded_by)

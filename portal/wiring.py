@@ -1,0 +1,90 @@
+"""Where concrete things meet: the wirings of the web, the worker and the command.
+
+Custody: the web's wiring opens the lease key alone. The worker's and the command's open license and
+revocation keys too; only the command makes keys and signs with the root.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from portal.config import Settings
+from portal.db.session import Database, make_engine
+from portal.domain.ports import Mailer
+from portal.gateways.mail import DirectoryMailer, JinjaMailTemplates, SmtpMailer
+from portal.gateways.passwords import Argon2Passwords
+from portal.gateways.rate_limits import DatabaseRateLimiter
+from portal.gateways.secret_box import AesGcmBox
+from portal.gateways.signing import SignerDirectory
+from portal.gateways.system import SystemClock, SystemRandomness
+from portal.jobs.handlers import Handlers
+from portal.jobs.worker import Worker
+from portal.services.context import Policy, Ports, Transactions
+
+WEB_ROLES = ("lease",)
+WORKER_ROLES = ("license", "lease", "revocation")
+COMMAND_ROLES = ("root", *WORKER_ROLES)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """One process's connections to the outside."""
+
+    settings: Settings
+    database: Database
+    transactions: Transactions
+    signers: SignerDirectory
+
+
+def _wire(settings: Settings, roles: tuple[str, ...], *, pool_size: int = 5) -> Wiring:
+    database = Database(make_engine(settings.database_url, pool_size=pool_size))
+    randomness = SystemRandomness()
+    signers = SignerDirectory(settings.keys_dir, settings.key_passphrase(), roles)
+    ports = Ports(
+        clock=SystemClock(),
+        randomness=randomness,
+        passwords=Argon2Passwords(),
+        secrets=AesGcmBox(settings.data_key(), randomness),
+        signers=signers,
+        limiter=DatabaseRateLimiter(database),
+    )
+    policy = Policy(
+        origin=settings.origin,
+        former_origins=settings.former_origins,
+        issuer=settings.issuer,
+        denied_domains=settings.denied_domains,
+        staff_address=settings.staff_address,
+    )
+    return Wiring(settings, database, Transactions(database, ports, policy), signers)
+
+
+def wire_web(settings: Settings) -> Wiring:
+    """Wire a process that serves HTTP: no license, revocation or root key."""
+    return _wire(settings, WEB_ROLES)
+
+
+def wire_command(settings: Settings) -> Wiring:
+    """Wire the `portal` command."""
+    return _wire(settings, COMMAND_ROLES)
+
+
+def wire_worker(settings: Settings) -> tuple[Wiring, Worker]:
+    """Wire the worker."""
+    wiring = _wire(settings, WORKER_ROLES)
+    handlers = Handlers(
+        wiring.transactions, JinjaMailTemplates(settings.origin), make_mailer(settings)
+    )
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    return wiring, Worker(wiring.transactions, handlers.by_kind(), handlers.schedules(), name)
+
+
+def make_mailer(settings: Settings) -> Mailer:
+    """Return the mailer the settings ask for."""
+    if settings.smtp_url is None:
+        return DirectoryMailer(
+            settings.mail_dir, settings.mail_from, SystemClock(), SystemRandomness()
+        )
+    password = None
+    if settings.smtp_password_file is not None:
+        password = settings.smtp_password_file.read_text().strip()
+    return SmtpMailer(settings.smtp_url, password, settings.mail_from, SystemClock())
