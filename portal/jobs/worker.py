@@ -1,8 +1,8 @@
 """The worker: claims jobs, runs them, and runs what recurs.
 
 Invariants: a job is claimed by a conditional UPDATE and a claim expires, so a worker that dies
-loses nothing. A handler may run twice; every handler is safe to repeat. One job's failure never stops
-another's. SIGTERM lets the job in hand finish.
+loses nothing. A handler may run twice; every handler is safe to repeat. One job's failure never
+stops another's. SIGTERM lets the job in hand finish.
 """
 
 import logging

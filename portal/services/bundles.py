@@ -31,13 +31,12 @@ KEEP_EXPIRED: Final = timedelta(days=30)
 
 def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
     """Compute what the next bundle must say."""
-    held = dict(
-        context.session.execute(
-            select(Hold.entitlement_id, Hold.opened_at)
-            .where(Hold.lifted_at.is_(None))
-            .order_by(Hold.opened_at.desc())
-        ).tuples()
+    open_holds = (
+        select(Hold.entitlement_id, Hold.opened_at)
+        .where(Hold.lifted_at.is_(None))
+        .order_by(Hold.opened_at.desc())
     )
+    held = {each.entitlement_id: each.opened_at for each in context.session.execute(open_holds)}
     rows = context.session.scalars(
         select(License).where(
             License.released_at.is_not(None),

@@ -169,7 +169,7 @@ def list_keys(context: Context) -> list[KeyFacts]:
         Unavailable: no keyset was published yet.
     """
     keyset = current_keyset(context).document
-    uris = dict(context.session.execute(select(SigningKey.keyid, SigningKey.uri)).tuples())
+    uris = {row.keyid: row.uri for row in context.session.scalars(select(SigningKey))}
     roots = [
         KeyFacts(root.keyid, "root", "active", None, None, uris.get(root.keyid))
         for root in keyset.roots
