@@ -488,6 +488,7 @@ def upgrade() -> None:
         sa.Column("enrolled_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.Column("released_at", types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("retired_at", types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("slot_free_at", types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("software", sa.String(), nullable=False),
         sa.Column("boot_id", sa.String(), nullable=True),
         sa.Column("last_seen_at", types.UtcDateTime(timezone=True), nullable=False),
@@ -504,6 +505,8 @@ def upgrade() -> None:
         sa.Column("lease_issued_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.Column("lease_expires_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.Column("lease_grace_until_at", types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("lease_budget_id", sa.String(), nullable=True),
+        sa.Column("lease_tokens_total", sa.BigInteger(), nullable=False),
         sa.Column("renew_earliest_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.Column("renew_latest_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(

@@ -43,6 +43,8 @@ class Instance(Base):
     enrolled_at: Mapped[datetime]
     released_at: Mapped[datetime | None]
     retired_at: Mapped[datetime | None]
+    slot_free_at: Mapped[datetime | None]
+    """From when on a released or retired instance holds no slot; None while it is in use."""
 
     # What it last said.
     software: Mapped[str]
@@ -63,6 +65,9 @@ class Instance(Base):
     lease_issued_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime]
     lease_grace_until_at: Mapped[datetime] = mapped_column(index=True)
+    lease_budget_id: Mapped[str | None]
+    lease_tokens_total: Mapped[int] = mapped_column(BigInteger, default=0)
+    """What the current lease lets this instance use of that budget in all."""
     renew_earliest_at: Mapped[datetime]
     renew_latest_at: Mapped[datetime]
 

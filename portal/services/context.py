@@ -99,6 +99,12 @@ class Transactions:
             yield Context(session, self.ports.clock.now(), actor, self.ports, self.policy)
 
     @contextmanager
+    def statements(self, actor: Actor) -> Iterator[Context]:
+        """Open a unit whose one writing statement is atomic by itself."""
+        with self.database.statements() as session:
+            yield Context(session, self.ports.clock.now(), actor, self.ports, self.policy)
+
+    @contextmanager
     def writing(self, actor: Actor) -> Iterator[Context]:
         """Open a unit that commits when its block returns and rolls back when it raises."""
         with self.database.writing() as session:

@@ -198,3 +198,15 @@ def keyset_version(context: Context, version: int) -> KeysetVersion:
     if stored is None:
         raise Conflict(f"Keyset {version} was never published.")
     return stored
+
+
+def published_keyset(context: Context) -> KeysetVersion:
+    """Return the newest published keyset.
+
+    Raises:
+        Unavailable: none was published yet.
+    """
+    stored = latest_keyset(context.session)
+    if stored is None:
+        raise Unavailable("There is no keyset yet; run `portal init`.")
+    return stored

@@ -1,0 +1,69 @@
+"""`portal doctor`: looks at everything a portal needs and says how to mend what is not well."""
+
+import sys
+from typing import Any
+
+import click
+from sqlalchemy.exc import OperationalError
+
+from portal.cli.output import show
+from portal.cli.wired import COMMAND, wired
+from portal.config import BadSetting, load_settings
+from portal.db import migrate
+from portal.db.session import Database, make_engine
+from portal.services.health import Finding, findings
+
+ROLES = ("license", "lease", "revocation")
+NOT_WELL = 7
+
+
+def _schema(database: Database) -> Finding:
+    current, head = migrate.current(database.engine), migrate.head()
+    if current != head:
+        return Finding("schema", False, f"at {current}, not {head}; run `portal db upgrade`")
+    return Finding("schema", True, head)
+
+
+def _examine() -> list[Finding]:
+    try:
+        settings = load_settings()
+        settings.session_key()
+        settings.data_key()
+        settings.key_passphrase()
+    except BadSetting as error:
+        return [Finding("settings", False, str(error))]
+    found = [Finding("settings", True, f"origin {settings.origin}")]
+    database = Database(make_engine(settings.database_url))
+    try:
+        schema = _schema(database)
+    except OperationalError as error:
+        text = str(error.orig).strip().splitlines()[0]
+        return [*found, Finding("database", False, f"{text}; check PORTAL_DATABASE_URL")]
+    finally:
+        database.dispose()
+    found.append(schema)
+    if schema.well:
+        with wired().transactions.reading(COMMAND) as context:
+            found += findings(context, ROLES)
+    return found
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Check settings, secrets, database, keys, clock, worker, audit and mail."""
+    found = _examine()
+    well = all(finding.well for finding in found)
+    result: dict[str, Any] = {
+        "status": "well" if well else "not well",
+        "checks": [
+            {
+                "result": "ok" if finding.well else "NOT WELL",
+                "name": finding.name,
+                "detail": finding.detail,
+            }
+            for finding in found
+        ],
+    }
+    show(as_json, result)
+    sys.exit(0 if well else NOT_WELL)

@@ -1,0 +1,113 @@
+"""`portal keys`, `portal bundle` and `portal audit`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from portal.cli.output import json_option
+from portal.cli.wired import COMMAND, transactions, wired
+from portal.db.bundles import latest_bundle
+from portal.domain.errors import Conflict, Unavailable
+from portal.services.audit_seals import verify_chain
+from portal.services.bundles import publish_bundle
+from portal.services.keys import init_keys, list_keys, published_keyset
+
+
+@click.group()
+def keys() -> None:
+    """Signing keys and the keyset that publishes them."""
+
+
+@keys.command("init")
+@json_option
+def keys_init() -> dict[str, Any]:
+    """Make the root, one key of each role and the first keyset; nothing when they are there."""
+    wiring = wired()
+    with wiring.transactions.writing(COMMAND) as context:
+        keyset = init_keys(context, wiring.signers)
+    return {"keyset_version": keyset.version}
+
+
+@keys.command("list")
+@json_option
+def keys_list() -> dict[str, Any]:
+    """Show roots and keys as the current keyset publishes them."""
+    with transactions().reading(COMMAND) as context:
+        return {
+            "keys": [
+                {
+                    "role": key.role,
+                    "status": key.status,
+                    "keyid": key.keyid,
+                    "not_before_at": key.not_before_at,
+                    "not_after_at": key.not_after_at,
+                    "uri": key.uri,
+                }
+                for key in list_keys(context)
+            ]
+        }
+
+
+@keys.command("keyset")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or - .")
+@json_option
+def keys_keyset(out: Path) -> dict[str, Any] | None:
+    """Write the current signed keyset."""
+    with transactions().reading(COMMAND) as context:
+        stored = published_keyset(context)
+    return write_file(out, stored.envelope, {"keyset_version": stored.version})
+
+
+@click.group()
+def bundle() -> None:
+    """The revocation bundle."""
+
+
+@bundle.command("publish")
+@json_option
+def bundle_publish() -> dict[str, Any]:
+    """Sign and publish a bundle now."""
+    with transactions().writing(COMMAND) as context:
+        stored = publish_bundle(context)
+    if stored is None:
+        raise Conflict("Nothing was published.")
+    return {"version": stored.version, "key_id": stored.key_id}
+
+
+@bundle.command("export")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or - .")
+@json_option
+def bundle_export(out: Path) -> dict[str, Any] | None:
+    """Write the current bundle."""
+    with transactions().reading(COMMAND) as context:
+        stored = latest_bundle(context.session)
+    if stored is None:
+        raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
+    return write_file(out, stored.envelope, {"version": stored.version})
+
+
+@click.group()
+def audit() -> None:
+    """The audit trail."""
+
+
+@audit.command("check")
+@json_option
+def audit_check() -> dict[str, Any]:
+    """Check every seal of the trail against its rows."""
+    with transactions().reading(COMMAND) as context:
+        broken = verify_chain(context)
+    if broken is not None:
+        raise Conflict(f"Seal {broken.seal_number} does not hold: {broken.why}.")
+    return {"chain": "holds"}
+
+
+def write_file(path: Path, data: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Write a document to a file, or to standard output for `-` and then print nothing else."""
+    if path == Path("-"):
+        sys.stdout.buffer.write(data)
+        return None
+    path.write_bytes(data)
+    return {**facts, "file": str(path), "bytes": len(data)}

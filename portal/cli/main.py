@@ -1,0 +1,175 @@
+"""The `portal` command: its groups, and the commands that run things."""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import click
+
+from portal.cli.accounts import account, deployment, staff
+from portal.cli.doctor import doctor
+from portal.cli.keys import audit, bundle, keys
+from portal.cli.licenses import enrollment_code, entitlement, instance, license_
+from portal.cli.output import json_option
+from portal.cli.wired import COMMAND, Wirings, wired
+from portal.config import Settings, load_settings, parse_surfaces
+from portal.db import migrate
+from portal.db.session import Database, make_engine
+from portal.domain.errors import Conflict
+from portal.services.bundles import publish_bundle
+from portal.services.keys import init_keys
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def portal() -> None:
+    """Issue, lease and account for Smart Router licenses."""
+
+
+for command in (
+    account,
+    audit,
+    bundle,
+    deployment,
+    doctor,
+    enrollment_code,
+    entitlement,
+    instance,
+    keys,
+    license_,
+    staff,
+):
+    portal.add_command(command)
+
+
+@portal.command()
+@click.option(
+    "--dev", is_flag=True, help="Make development keys and secrets in the data directory."
+)
+@json_option
+def init(dev: bool) -> dict[str, Any]:
+    """Make what is missing: database, secrets, keys, first keyset and bundle."""
+    settings = load_settings()
+    made = make_secrets(settings, dev=dev)
+    prepare_database(settings)
+    wiring = wired()
+    with wiring.transactions.writing(COMMAND) as context:
+        keyset = init_keys(context, wiring.signers)
+    with wiring.transactions.writing(COMMAND) as context:
+        publish_bundle(context, only_if_due=True)
+    return {
+        "data_dir": str(settings.data_dir),
+        "schema": migrate.current(wiring.database.engine),
+        "keyset_version": keyset.version,
+        "made": made,
+    }
+
+
+def make_secrets(settings: Settings, *, dev: bool) -> list[str]:
+    """Make the directories and, where they are missing, the secret files.
+
+    Outside development a named secret file is never made: whoever named it shall bring it.
+    """
+    for directory in (settings.data_dir, settings.keys_dir, settings.data_dir / "secrets"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = []
+    own = settings.data_dir / "secrets"
+    for path in (
+        settings.key_passphrase_file,
+        settings.session_key_file,
+        settings.data_key_file,
+    ):
+        if path.exists() or not (dev or path.parent == own):
+            continue
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        made.append(str(path))
+    return made
+
+
+def prepare_database(settings: Settings) -> None:
+    """Bring the database to this code's schema."""
+    database = Database(make_engine(settings.database_url))
+    try:
+        migrate.upgrade(database.engine)
+    finally:
+        database.dispose()
+
+
+@portal.group()
+def db() -> None:
+    """Bring the database to this code's schema, or check it."""
+
+
+@db.command("upgrade")
+@json_option
+def db_upgrade() -> dict[str, Any]:
+    """Run the migrations that are missing."""
+    settings = load_settings()
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_database(settings)
+    return {"schema": migrate.head()}
+
+
+@db.command("check")
+@json_option
+def db_check() -> dict[str, Any]:
+    """Say whether the database is at this code's schema."""
+    database = Database(make_engine(load_settings().database_url))
+    try:
+        current = migrate.current(database.engine)
+    finally:
+        database.dispose()
+    if current != migrate.head():
+        raise Conflict(
+            f"The database is at {current}, the code at {migrate.head()}: run `portal db upgrade`."
+        )
+    return {"schema": current}
+
+
+@portal.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the port of PORTAL_ORIGIN.")
+@click.option("--surfaces", help="Serve only these, such as machine or public,account.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+@json_option
+def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> None:
+    """Serve HTTP with gunicorn until stopped."""
+    if port is not None and "PORTAL_ORIGIN" not in os.environ:
+        os.environ.setdefault("PORT", str(port))
+    settings = load_settings()
+    if surfaces is not None:
+        os.environ["PORTAL_SURFACES"] = ",".join(sorted(parse_surfaces(surfaces)))
+    root = Path(__file__).resolve().parents[2]
+    os.chdir(root)
+    os.environ["PORTAL_DATA_DIR"] = str(settings.data_dir)
+    bind = f"[{host}]" if ":" in host else host
+    arguments = ["--config", str(root / "gunicorn.conf.py"), "--workers", str(workers)]
+    arguments += ["--bind", f"{bind}:{port or settings.port}", "wsgi:application"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])  # noqa: S606
+
+
+@portal.command()
+@click.option("--once", is_flag=True, help="Run what is due now, then leave.")
+@json_option
+def worker(once: bool) -> dict[str, Any] | None:
+    """Run jobs: issue licenses, send mail, seal the audit trail, publish bundles."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    wirings: Wirings = click.get_current_context().obj
+    _, runner = wirings.worker(load_settings())
+    if once:
+        ran = 0
+        while now := runner.run_once():
+            ran += now
+        return {"jobs": ran}
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    runner.run_forever(stop)
+    return None

@@ -1,0 +1,100 @@
+"""What the commands are given: the wiring's parts, opened only by the commands that need them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import click
+
+from portal.config import Settings, load_settings
+from portal.db.session import Database
+from portal.domain.errors import Invalid
+from portal.domain.ports import KeyMaker
+from portal.jobs.worker import Worker
+from portal.services.context import Actor, Transactions
+
+COMMAND: Final = Actor("command")
+
+
+class Wired(Protocol):
+    """The parts of a wiring that commands use."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        ...
+
+    @property
+    def database(self) -> Database:
+        """The database."""
+        ...
+
+    @property
+    def transactions(self) -> Transactions:
+        """Opens units of work."""
+        ...
+
+    @property
+    def signers(self) -> KeyMaker:
+        """Makes keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wirings:
+    """How to open the wirings of the command and of the worker."""
+
+    command: Callable[[Settings], Wired]
+    worker: Callable[[Settings], tuple[Wired, Worker]]
+
+
+def wired() -> Wired:
+    """Open the command's wiring.
+
+    Raises:
+        BadSetting: a setting is wrong.
+    """
+    wirings: Wirings = click.get_current_context().obj
+    return wirings.command(load_settings())
+
+
+def transactions() -> Transactions:
+    """Open the command's units of work.
+
+    Raises:
+        BadSetting: a setting is wrong.
+    """
+    return wired().transactions
+
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> int:
+    """Read a duration such as `90s`, `15m`, `72h` or `30d`, in seconds.
+
+    Raises:
+        Invalid: another form.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if match is None:
+        raise Invalid(f"{text!r} is no duration; write 90s, 15m, 72h or 30d.", field="term")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_limits(pairs: tuple[str, ...]) -> dict[str, int]:
+    """Read limits such as `max_instances=3`.
+
+    Raises:
+        Invalid: another form, or the same name twice.
+    """
+    limits: dict[str, int] = {}
+    for pair in pairs:
+        match = re.fullmatch(r"([a-z_]+)=([0-9]{1,16})", pair)
+        if match is None or match[1] in limits:
+            raise Invalid(
+                f"{pair!r} is no limit; write name=number, each name once.", field="limit"
+            )
+        limits[match[1]] = int(match[2])
+    return limits

@@ -1,0 +1,130 @@
+"""The refusals of the lease protocol, each with its code, status and what the router does next.
+
+Source: "Refusals" of the lease protocol.
+"""
+
+from typing import ClassVar
+
+from portal.domain.errors import PortalError
+
+
+class ProtocolError(PortalError):
+    """A router's request was refused; `next_action` says what its operator should do."""
+
+    next_action: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, message: str, *, pointer: str | None = None) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+        """JSON pointer into the request, when the refusal is about one value."""
+
+
+class MalformedRequest(ProtocolError):
+    """The body is not an envelope."""
+
+    code = "malformed-request"
+    status = 400
+    title = "The body is not a signed request"
+    next_action = "Send one signed envelope as JSON, as the lease protocol describes."
+
+
+class TooLarge(ProtocolError):
+    """The body is longer than 40 KiB."""
+
+    code = "too-large"
+    status = 413
+    title = "The body is too large"
+    next_action = "Send at most 40 KiB."
+
+
+class UnsupportedMediaType(ProtocolError):
+    """The body is not declared to be JSON."""
+
+    code = "unsupported-media-type"
+    status = 415
+    title = "The body must be JSON"
+    next_action = "Send Content-Type: application/json."
+
+
+class UnknownInstance(ProtocolError):
+    """No instance has the key that signed."""
+
+    code = "unknown-instance"
+    status = 401
+    title = "No instance has this key"
+    next_action = (
+        "Enroll again with a code from the deployment's page; the lease at hand stays good."
+    )
+
+
+class BadSignature(ProtocolError):
+    """The signature does not fit the content."""
+
+    code = "bad-signature"
+    status = 401
+    title = "The signature does not fit the content"
+    next_action = "Sign the exact payload bytes with the instance's key, or enroll again."
+
+
+class InvalidRequest(ProtocolError):
+    """The signed content breaks the schema of its document."""
+
+    code = "invalid-request"
+    status = 422
+    title = "The signed content is not valid"
+    next_action = "Correct the value that is named and sign anew."
+
+
+class WrongAudience(ProtocolError):
+    """The request was made for another portal."""
+
+    code = "wrong-audience"
+    status = 422
+    title = "The request is for another portal"
+    next_action = "Set aud to the origin in the license's lease.url."
+
+
+class LicenseMismatch(ProtocolError):
+    """The named license is not one of the instance's deployment."""
+
+    code = "license-mismatch"
+    status = 403
+    title = "The license belongs to another deployment"
+    next_action = "Install the license of the deployment this router was enrolled into."
+
+
+class InstancesExhausted(ProtocolError):
+    """Every slot of the license is in use."""
+
+    code = "instances-exhausted"
+    status = 403
+    title = "All instances of the license are in use"
+    next_action = "Retire an instance on the deployment's page, or ask for more instances."
+
+
+class EnrollmentRefused(ProtocolError):
+    """The code, the key or the license does not permit enrolling."""
+
+    code = "enrollment-refused"
+    status = 403
+    title = "Enrollment was refused"
+    next_action = "Make a new enrollment code on the deployment's page and enroll with a new key."
+
+
+class PreviousLeaseRequired(ProtocolError):
+    """The instance is ahead of this database."""
+
+    code = "previous-lease-required"
+    status = 409
+    title = "The previous lease is needed"
+    next_action = "Send the same request again together with the lease at hand as prev_lease."
+
+
+class RequestReplayed(ProtocolError):
+    """The request was answered so long ago that the answer is gone."""
+
+    code = "request-replayed"
+    status = 409
+    title = "This request was answered before"
+    next_action = "Ask with a new request id."

@@ -1,0 +1,206 @@
+"""What accompanies a license: safe summary, operator checklist, and the kit with everything.
+
+The summary and the checklist hold safe facts only: never payloads, signatures, key material or
+codes. Each download is audited.
+
+Source: "Safe summary" of the signed documents.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Final
+
+from licensing.encoding import sha256_hex
+from portal.db.bundles import latest_bundle, latest_keyset
+from portal.db.deployments import Deployment
+from portal.db.licenses import License
+from portal.domain.errors import Conflict
+from portal.services.audit import record
+from portal.services.context import Context
+from portal.services.keys import unix
+from portal.services.licenses import Standing, standing
+
+LICENSE_JSON: Final = "license.json"
+SUMMARY_JSON: Final = "summary.json"
+CHECKLIST_TXT: Final = "checklist.txt"
+KIT_ZIP: Final = "kit.zip"
+KEYSET_JSON: Final = "keyset.json"
+BUNDLE_JSON: Final = "revocation-bundle.json"
+SUMS: Final = "SHA256SUMS"
+
+CONTENT_TYPES: Final = {
+    LICENSE_JSON: "application/json",
+    SUMMARY_JSON: "application/json",
+    CHECKLIST_TXT: "text/plain; charset=utf-8",
+    KIT_ZIP: "application/zip",
+}
+_ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file, with what a person needs to check it."""
+
+    name: str
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.content)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, lower-case hex."""
+        return sha256_hex(self.content)
+
+
+def license_summary(license_: License, now: Standing) -> dict[str, Any]:
+    """Return the facts of a license that may be shown, logged and mailed."""
+    summary = {
+        "status": now.state,
+        "license_id": license_.id,
+        "customer_id": license_.account_id,
+        "deployment_id": license_.deployment_id,
+        "revision": license_.revision,
+        "sku": license_.sku,
+        "mode": license_.mode,
+        "key_id": license_.key_id,
+        "sha256": license_.file_sha256,
+        "issued_at": _time(license_.issued_at),
+        "not_before": _time(license_.not_before_at),
+        "expires_at": _time(license_.expires_at),
+        "features": license_.features,
+        "limits": license_.limits,
+        "budget_tokens": license_.tokens_total,
+        "replaced_by": now.replaced_by,
+    }
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def _time(instant: Any) -> str | None:
+    return None if instant is None else instant.isoformat().replace("+00:00", "Z")
+
+
+def _summary_file(context: Context, license_: License) -> bytes:
+    summary = {
+        "notice": "Informational. Install the signed license.json; this file installs nothing.",
+        "issuer": context.policy.issuer,
+        **license_summary(license_, standing(context, license_)),
+    }
+    return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def verify_command(license_: License) -> str:
+    """Return the exact command that checks this license offline beside its keyset."""
+    bound = f" --fingerprint {license_.fingerprints[0]}" if license_.fingerprints else ""
+    return f"router-license verify {LICENSE_JSON} --keyset {KEYSET_JSON}{bound}"
+
+
+def config_lines(license_: License) -> str:
+    """Return the YAML a router needs for this license."""
+    fingerprint = license_.fingerprints[0] if license_.fingerprints else ""
+    return (
+        "server:\n"
+        "  license:\n"
+        "    enabled: true\n"
+        "    path: /app/config/license.json\n"
+        "    state_path: /app/state/license-state.json\n"
+        f'    instance_fingerprint: "{fingerprint}"\n'
+    )
+
+
+def _checklist(context: Context, license_: License) -> bytes:
+    deployment = context.session.get_one(Deployment, license_.deployment_id)
+    lines = [
+        "Smart Router license: operator checklist",
+        "",
+        f"Deployment   {deployment.name}",
+        f"License      {license_.id} (revision {license_.revision}, {license_.sku})",
+        f"Key id       {license_.key_id}",
+        f"SHA-256      {license_.file_sha256}",
+        f"Valid from   {_time(license_.not_before_at)}",
+        f"Expires      {_time(license_.expires_at)}",
+        "",
+        "[ ] 1. Check the file before you install it:",
+        f"       {verify_command(license_)}",
+        "       It prints 'valid' and exits 0.",
+        "[ ] 2. Keep a copy of the license file that is installed now.",
+        "[ ] 3. Put the signed license.json at server.license.path, replacing it in one step",
+        "       (write beside it, then rename). Do not edit it: any change breaks the signature.",
+        "[ ] 4. In the router's configuration:",
+        *[f"       {line}" for line in config_lines(license_).splitlines()],
+        "[ ] 5. Restart the router, or wait for recheck_interval.",
+        '[ ] 6. curl -fsS "$ROUTER_BASE_URL/readyz" answers 200.',
+    ]
+    if license_.mode == "lease":
+        lines += [
+            "[ ] 7. Make an enrollment code on the deployment's page, then enroll the router:",
+            f"       router-license enroll --license {LICENSE_JSON} --keyset {KEYSET_JSON} \\",
+            "         --state-dir /app/state/lease --code-file code.txt",
+        ]
+    lines += [
+        "",
+        "This list and summary.json are for people. What the router needs is license.json.",
+        "",
+    ]
+    return "\n".join(lines).encode()
+
+
+def make_download(context: Context, license_: License, name: str) -> Download:
+    """Make one of a license's files.
+
+    Raises:
+        Conflict: the license is still being issued.
+        KeyError: no file of this name.
+    """
+    if license_.envelope is None:
+        raise Conflict("The license is being issued; its files appear in a moment.")
+    if name == LICENSE_JSON:
+        return Download(name, license_.envelope)
+    if name == SUMMARY_JSON:
+        return Download(name, _summary_file(context, license_))
+    if name == CHECKLIST_TXT:
+        return Download(name, _checklist(context, license_))
+    if name == KIT_ZIP:
+        return Download(name, _kit(context, license_))
+    raise KeyError(name)
+
+
+def _kit(context: Context, license_: License) -> bytes:
+    files = {
+        each: make_download(context, license_, each).content
+        for each in (LICENSE_JSON, SUMMARY_JSON, CHECKLIST_TXT)
+    }
+    keyset = latest_keyset(context.session)
+    bundle = latest_bundle(context.session)
+    if keyset is not None:
+        files[KEYSET_JSON] = keyset.envelope
+    if bundle is not None:
+        files[BUNDLE_JSON] = bundle.envelope
+    files[SUMS] = "".join(
+        f"{sha256_hex(content)}  {name}\n" for name, content in sorted(files.items())
+    ).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as kit:
+        for name, content in files.items():
+            # A fixed date: the same files make the same kit.
+            entry = zipfile.ZipInfo(f"smart-router-license/{name}", _ZIP_EPOCH)
+            entry.external_attr = 0o600 << 16
+            kit.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def record_download(context: Context, license_: License, name: str) -> None:
+    """Note in the audit trail that a file of a license was taken."""
+    record(
+        context,
+        "license.downloaded",
+        "license",
+        license_.id,
+        account_id=license_.account_id,
+        file=name,
+        at=unix(context.at),
+    )

@@ -1,0 +1,259 @@
+"""Enrollment: codes that members make, and routers that come with them.
+
+Invariants: a refusal burns no use. The same key with the same code gets the first answer again,
+also after the code expired. A code is stored hashed and shown once.
+
+Source: "Enrollment" of the lease protocol.
+"""
+
+import base64
+import hashlib
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from licensing.enrollment import EnrollmentRequest
+from licensing.license import License as LicensePayload
+from licensing.verify import Verified
+from portal.db.deployments import Deployment, lock_deployment
+from portal.db.instances import EnrollmentCode, Instance
+from portal.db.leases import Lease
+from portal.db.licenses import License, current_license
+from portal.domain.errors import Conflict, Invalid, NotFound
+from portal.domain.identifiers import CODE, INSTANCE, new_id
+from portal.domain.lease_errors import EnrollmentRefused, InstancesExhausted
+from portal.domain.leases import Seat, slots_held
+from portal.services.audit import record
+from portal.services.context import Context
+from portal.services.instances import instances_of
+from portal.services.leases import Claim, LeaseDraft, draft_lease, require_audience, sign_lease
+from portal.services.licenses import standing
+
+CODE_LIFETIME: Final = timedelta(hours=24)
+MOST_USES: Final = 100
+
+
+def code_hash(code: str) -> str:
+    """Return the SHA-256 by which a code is found."""
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def create_enrollment_code(
+    context: Context, *, deployment_id: str, uses: int = 1, created_by: str | None
+) -> tuple[str, EnrollmentCode]:
+    """Make a code with 192 random bits; the text is returned this once and never stored.
+
+    Raises:
+        NotFound: no such deployment.
+        Invalid: `uses` is out of range.
+        Conflict: the deployment has no license in lease mode that routers could enroll under.
+    """
+    deployment = context.session.get(Deployment, deployment_id)
+    if deployment is None:
+        raise NotFound(f"There is no deployment {deployment_id}.")
+    if not 1 <= uses <= MOST_USES:
+        raise Invalid(f"A code is good for 1 to {MOST_USES} routers.", field="uses")
+    license_ = current_license(context.session, deployment_id)
+    if license_ is None or license_.mode != "lease":
+        raise Conflict(
+            "Only routers of a deployment whose license works by lease enroll; "
+            "an offline license needs no enrollment."
+        )
+    code = base64.urlsafe_b64encode(context.ports.randomness.token(24)).decode()
+    row = EnrollmentCode(
+        id=new_id(CODE, context.ports.randomness),
+        deployment_id=deployment_id,
+        code_sha256=code_hash(code),
+        uses_allowed=uses,
+        uses=0,
+        created_at=context.at,
+        created_by=created_by,
+        expires_at=(context.at + CODE_LIFETIME).replace(microsecond=0),
+    )
+    context.session.add(row)
+    record(
+        context,
+        "enrollment-code.created",
+        "enrollment-code",
+        row.id,
+        account_id=deployment.account_id,
+        deployment_id=deployment_id,
+        uses=uses,
+    )
+    context.session.flush()
+    return code, row
+
+
+def enrollment_codes_of(context: Context, deployment_id: str) -> list[EnrollmentCode]:
+    """Return a deployment's codes that can still be used, newest first."""
+    return list(
+        context.session.scalars(
+            select(EnrollmentCode)
+            .where(
+                EnrollmentCode.deployment_id == deployment_id,
+                EnrollmentCode.revoked_at.is_(None),
+                EnrollmentCode.expires_at > context.at,
+                EnrollmentCode.uses < EnrollmentCode.uses_allowed,
+            )
+            .order_by(EnrollmentCode.created_at.desc())
+        )
+    )
+
+
+def revoke_enrollment_code(context: Context, *, account_id: str, code_id: str) -> EnrollmentCode:
+    """Revoke a code of this account; revoking twice changes nothing.
+
+    Raises:
+        NotFound: there is none in this account.
+    """
+    row = context.session.get(EnrollmentCode, code_id)
+    deployment = None if row is None else context.session.get(Deployment, row.deployment_id)
+    if row is None or deployment is None or deployment.account_id != account_id:
+        raise NotFound("There is no such enrollment code in this account.")
+    if row.revoked_at is None:
+        row.revoked_at = context.at
+        record(context, "enrollment-code.revoked", "enrollment-code", row.id, account_id=account_id)
+    return row
+
+
+def enroll(context: Context, verified: Verified[EnrollmentRequest]) -> tuple[Instance, bytes]:
+    """Enroll the instance that signed; return it with its first lease's envelope.
+
+    Raises:
+        ProtocolError: a refusal of the lease protocol; nothing changed.
+    """
+    request = verified.document
+    require_audience(context, request.aud)
+    code = context.session.scalar(
+        select(EnrollmentCode).where(EnrollmentCode.code_sha256 == code_hash(request.code))
+    )
+    if code is None:
+        raise EnrollmentRefused("The enrollment code is not known.")
+    deployment = lock_deployment(context.session, code.deployment_id)
+    context.session.refresh(code)
+    known = context.session.scalar(select(Instance).where(Instance.keyid == verified.keyid))
+    if known is not None:
+        return _answer_again(context, known, code)
+    license_ = _require_enrollable(context, code, request)
+    payload = LicensePayload.parse(license_.payload or b"")
+    seats = [
+        Seat(row.lease_status == "active", row.lease_grace_until_at, row.slot_free_at)
+        for row in instances_of(context, code.deployment_id)
+    ]
+    most = payload.limits.max_instances
+    if most is not None and slots_held(seats, context.at) >= most:
+        raise InstancesExhausted(f"The license is for {most} instances, and all are in use.")
+    if deployment is None:
+        raise EnrollmentRefused("The deployment is closed.")
+    code.uses += 1
+    instance_id = new_id(INSTANCE, context.ports.randomness)
+    draft = draft_lease(
+        context,
+        Claim(
+            instance_id=instance_id,
+            keyid=verified.keyid,
+            fingerprint=request.fingerprint,
+            request_id=request.request_id,
+            request_sha256=verified.payload_sha256,
+        ),
+        payload,
+        license_.payload_sha256 or "",
+        status="active",
+        slots=most or 1,
+    )
+    envelope = sign_lease(context, draft)
+    instance = _store(context, code, request, verified, draft, envelope)
+    record(
+        context,
+        "instance.enrolled",
+        "instance",
+        instance.id,
+        account_id=instance.account_id,
+        deployment_id=instance.deployment_id,
+        code_id=code.id,
+        keyid=verified.keyid,
+    )
+    context.session.flush()
+    return instance, envelope
+
+
+def _answer_again(
+    context: Context, known: Instance, code: EnrollmentCode
+) -> tuple[Instance, bytes]:
+    if known.code_id != code.id:
+        raise EnrollmentRefused("This key is enrolled already; enrolling again needs a new key.")
+    first = context.session.scalar(
+        select(Lease).where(Lease.instance_id == known.id).order_by(Lease.epoch, Lease.seq).limit(1)
+    )
+    if first is None or first.envelope is None:
+        raise EnrollmentRefused("This key enrolled long ago; enroll with a new key.")
+    return known, first.envelope
+
+
+def _require_enrollable(
+    context: Context, code: EnrollmentCode, request: EnrollmentRequest
+) -> License:
+    """Require that the code is good and the named license is one routers can enroll under."""
+    if code.revoked_at is not None:
+        raise EnrollmentRefused("The enrollment code was revoked.")
+    if context.at >= code.expires_at:
+        raise EnrollmentRefused("The enrollment code has expired.")
+    if code.uses >= code.uses_allowed:
+        raise EnrollmentRefused("The enrollment code is used up.")
+    license_ = context.session.get(License, request.license_id)
+    if (
+        license_ is None
+        or license_.deployment_id != code.deployment_id
+        or license_.payload_sha256 != request.license_sha256
+        or license_.released_at is None
+    ):
+        raise EnrollmentRefused("The named license is not one of the code's deployment.")
+    if license_.mode != "lease":
+        raise EnrollmentRefused("The license works offline; it needs no enrollment.")
+    now = standing(context, license_)
+    if now.state != "issued":
+        raise EnrollmentRefused(f"The license is {now.state}.")
+    fingerprints = license_.fingerprints or []
+    if fingerprints and request.fingerprint not in fingerprints:
+        raise EnrollmentRefused("The license is bound to another fingerprint.")
+    return license_
+
+
+def _store(
+    context: Context,
+    code: EnrollmentCode,
+    request: EnrollmentRequest,
+    verified: Verified[EnrollmentRequest],
+    draft: LeaseDraft,
+    envelope: bytes,
+) -> Instance:
+    deployment = context.session.get_one(Deployment, code.deployment_id)
+    head: dict[str, Any] = {
+        **draft.head_columns(context.at),
+        "software": request.software,
+        "boot_id": None,
+        "last_seen_at": context.at,
+        "bundle_version": 0,
+        "keyset_version": 0,
+        "usage_budget_id": None,
+        "usage_tokens": 0,
+        "usage_requests": 0,
+    }
+    instance = Instance(
+        id=draft.lease.instance_id,
+        account_id=deployment.account_id,
+        deployment_id=deployment.id,
+        code_id=code.id,
+        keyid=verified.keyid,
+        public_key=base64.b64decode(request.public_key),
+        fingerprint=request.fingerprint,
+        label=request.label,
+        enrolled_at=context.at,
+        **head,
+    )
+    context.session.add(instance)
+    context.session.flush()
+    context.session.add(Lease(**draft.row(envelope, context.at)))
+    context.session.flush()
+    return instance

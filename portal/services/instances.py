@@ -1,0 +1,132 @@
+"""Instances: finding them, saying how they are, and giving them up."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from licensing.license import License as LicensePayload
+from portal.db.instances import Instance
+from portal.db.licenses import current_license
+from portal.domain.errors import NotFound
+from portal.domain.leases import slot_free_at
+from portal.services.audit import record
+from portal.services.context import Context
+
+
+@dataclass(frozen=True)
+class Health:
+    """How an instance is, in one word, and what to do about it."""
+
+    state: str
+    """`serving`, `late`, `in-grace`, `stopped`, `suspended`, `revoked`, `superseded`, `ended`,
+    `released`, `retired`."""
+    advice: str | None
+
+
+def instances_of(context: Context, deployment_id: str) -> list[Instance]:
+    """Return a deployment's instances, those in use first, then by enrollment."""
+    rows = context.session.scalars(
+        select(Instance)
+        .where(Instance.deployment_id == deployment_id)
+        .order_by(Instance.retired_at.is_not(None), Instance.enrolled_at, Instance.id)
+    )
+    return list(rows)
+
+
+def find_instance(context: Context, instance_id: str) -> Instance:
+    """Return any instance, for staff and the command.
+
+    Raises:
+        NotFound: there is none.
+    """
+    instance = context.session.get(Instance, instance_id)
+    if instance is None:
+        raise NotFound(f"There is no instance {instance_id}.")
+    return instance
+
+
+def account_instance(context: Context, account_id: str, instance_id: str) -> Instance:
+    """Return an instance of this account.
+
+    Raises:
+        NotFound: there is none, or it is another account's (the two answer alike).
+    """
+    instance = context.session.get(Instance, instance_id)
+    if instance is None or instance.account_id != account_id:
+        raise NotFound("There is no such instance in this account.")
+    return instance
+
+
+def instance_health(context: Context, instance: Instance) -> Health:
+    """Say how an instance is at this unit's instant."""
+    at = context.at
+    if instance.retired_at is not None:
+        return Health("retired", None)
+    if instance.released_at is not None:
+        return Health("released", None)
+    if instance.lease_status != "active":
+        return Health(
+            instance.lease_status,
+            "The router was told to stop serving; the license's page says why. It asks again by "
+            "itself.",
+        )
+    if at >= instance.lease_grace_until_at:
+        return Health(
+            "stopped",
+            "Its lease and grace are over. Check that the router runs and reaches this portal.",
+        )
+    if at >= instance.lease_expires_at:
+        return Health(
+            "in-grace",
+            "It serves on grace. Check that the router reaches this portal before grace ends.",
+        )
+    if at > instance.renew_latest_at:
+        return Health(
+            "late",
+            "It has not renewed when it meant to. Check its connection to this portal.",
+        )
+    return Health("serving", None)
+
+
+def give_up_slot(context: Context, instance: Instance) -> None:
+    """Say from when on the slot of an instance that is given up now is free."""
+    license_ = current_license(context.session, instance.deployment_id)
+    terms = None if license_ is None or license_.payload is None else license_.payload
+    payload = None if terms is None else LicensePayload.parse(terms)
+    given_up = [
+        moment
+        for row in instances_of(context, instance.deployment_id)
+        if row.id != instance.id and (moment := row.released_at or row.retired_at) is not None
+    ]
+    instance.slot_free_at = slot_free_at(
+        given_up,
+        context.at,
+        ttl_s=payload.lease.ttl_s if payload is not None and payload.lease is not None else 0,
+        max_instances=None if payload is None else payload.limits.max_instances,
+        grace_until_at=instance.lease_grace_until_at,
+    )
+
+
+def retire_instance(context: Context, instance_id: str, *, reason: str) -> Instance:
+    """Retire an instance: it gets no active lease any more. Retiring twice changes nothing.
+
+    Raises:
+        NotFound: there is none.
+    """
+    instance = context.session.get(Instance, instance_id, with_for_update=True)
+    if instance is None:
+        raise NotFound(f"There is no instance {instance_id}.")
+    if instance.retired_at is None:
+        if instance.slot_free_at is None:
+            give_up_slot(context, instance)
+        instance.retired_at = context.at
+        record(
+            context,
+            "instance.retired",
+            "instance",
+            instance.id,
+            account_id=instance.account_id,
+            reason=reason,
+        )
+        context.session.flush()
+    return instance
