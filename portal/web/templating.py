@@ -1,0 +1,368 @@
+"""What templates may call: assets, icons, times, numbers, statuses, form components.
+
+Templates are strict: an undefined name is an error, not an empty string. Everything here is pure
+over its arguments and the `now` given to `init_templating`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from flask import Flask
+from jinja2 import FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from portal.web import components
+
+PRODUCT: Final = "Smart Router Licenses"
+VENDOR: Final = "Metrum"
+
+IMMUTABLE: Final = "public, max-age=31536000, immutable"
+REVALIDATE: Final = "public, no-cache"
+
+_HASH_LENGTH: Final = 16
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+
+Tone = Literal["good", "warn", "bad", "info", "plain"]
+
+
+class UnknownAsset(LookupError):
+    """A template names a file that is not under the static folder."""
+
+
+class Assets:
+    """The static files and the hash of each, taken once when the application is made.
+
+    A page refers to `/static/css/shell.css?v=<hash>`. The hash is in the address, so the answer may
+    be kept for ever; an address without the current hash must be revalidated.
+    """
+
+    def __init__(self, folder: Path, url_path: str = "/static") -> None:
+        self._url_path = url_path
+        self._versions = {
+            path.relative_to(folder).as_posix(): _version(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    def url(self, path: str) -> str:
+        """Return the address of the static file at `path`.
+
+        Raises:
+            UnknownAsset: there is no such file.
+        """
+        try:
+            version = self._versions[path]
+        except KeyError:
+            raise UnknownAsset(path) from None
+        return f"{self._url_path}/{path}?v={version}"
+
+    def cache_control(self, path: str, version: str | None) -> str:
+        """Return the `Cache-Control` of an answer to `path?v=version`."""
+        if version is not None and self._versions.get(path) == version:
+            return IMMUTABLE
+        return REVALIDATE
+
+
+def _version(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:_HASH_LENGTH]
+
+
+class Icons:
+    """The inlined icons: Lucide's outlines, 24 units square, in the color of the text around."""
+
+    def __init__(self, folder: Path) -> None:
+        self._outlines = {
+            path.stem: Markup(path.read_text().strip()) for path in folder.glob("*.svg")
+        }
+
+    def __call__(self, name: str, label: str | None = None) -> Markup:
+        """Return the icon as SVG, hidden from assistive technology unless it has a `label`.
+
+        Raises:
+            LookupError: there is no icon of that name.
+        """
+        try:
+            outline = self._outlines[name]
+        except KeyError:
+            raise LookupError(f"no icon {name!r} in templates/partials/icons/") from None
+        voice = (
+            Markup('aria-hidden="true"')
+            if label is None
+            else Markup('role="img" aria-label="{}"').format(label)
+        )
+        return Markup(
+            '<svg class="icon" viewBox="0 0 24 24" width="18" height="18" fill="none"'
+            ' stroke="currentColor" stroke-width="2" stroke-linecap="round"'
+            ' stroke-linejoin="round" focusable="false" {}>{}</svg>'
+        ).format(voice, outline)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a state is shown: a word, an icon and a tone."""
+
+    word: str
+    tone: Tone
+    icon: str
+
+
+STATUSES: Final[dict[str, Status]] = {
+    # licenses and entitlements
+    "issuing": Status("Signing", "info", "circle-dashed"),
+    "issued": Status("Issued", "good", "circle-check"),
+    "active": Status("Active", "good", "circle-check"),
+    "not-yet-valid": Status("Not valid yet", "info", "calendar-clock"),
+    "expiring": Status("Expires soon", "warn", "clock"),
+    "expired": Status("Expired", "bad", "circle-x"),
+    "superseded": Status("Superseded", "plain", "history"),
+    "suspended": Status("Suspended", "warn", "circle-pause"),
+    "revoked": Status("Revoked", "bad", "shield-x"),
+    "proposed": Status("Proposed", "info", "circle-dashed"),
+    "live": Status("Live", "good", "circle-check"),
+    "ended": Status("Ended", "plain", "circle-slash"),
+    # requests
+    "open": Status("Open", "info", "inbox"),
+    "taken": Status("Being looked at", "info", "eye"),
+    "asked": Status("Waiting for the customer", "warn", "message-square"),
+    "deferred": Status("Deferred", "plain", "clock"),
+    "approved": Status("Approved", "good", "check"),
+    "declined": Status("Declined", "bad", "x"),
+    "withdrawn": Status("Withdrawn", "plain", "undo-2"),
+    "ready-to-start": Status("Ready to start", "info", "circle-dot"),
+    # instances and leases
+    "waiting": Status("Waiting for first check-in", "info", "circle-dashed"),
+    "serving": Status("Serving", "good", "radio-tower"),
+    "overdue": Status("Renewal overdue", "warn", "clock"),
+    "in-grace": Status("In grace", "warn", "timer"),
+    "lapsed": Status("Lease lapsed", "bad", "circle-x"),
+    "forked": Status("Copy suspected", "bad", "git-fork"),
+    "released": Status("Released", "plain", "undo-2"),
+    "retired": Status("Retired", "plain", "circle-slash"),
+    # mails and jobs
+    "queued": Status("Queued", "info", "clock"),
+    "sent": Status("Sent", "good", "check"),
+    "failed": Status("Failed", "bad", "circle-x"),
+    # people
+    "confirmed": Status("Confirmed", "good", "check"),
+    "unconfirmed": Status("Not confirmed", "warn", "mail"),
+    "invited": Status("Invited", "info", "mail"),
+    "disabled": Status("Disabled", "bad", "ban"),
+    # keys
+    "announced": Status("Announced", "info", "circle-dashed"),
+    "compromised": Status("Compromised", "bad", "shield-alert"),
+    # health
+    "well": Status("Well", "good", "circle-check"),
+    "degraded": Status("Needs attention", "warn", "triangle-alert"),
+    "failing": Status("Failing", "bad", "circle-x"),
+    "unknown": Status("Unknown", "plain", "circle-help"),
+}
+
+
+def utc(at: datetime) -> datetime:
+    """Return the instant in UTC.
+
+    Raises:
+        ValueError: `at` has no time zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone cannot be shown")
+    return at.astimezone(UTC)
+
+
+def iso(at: datetime) -> str:
+    """Return RFC 3339 in UTC, to the second."""
+    return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def instant(at: datetime, *, seconds: bool = False) -> str:
+    """Return how people read an instant: `23 Nov 2026, 20:12 UTC`."""
+    moment = utc(at)
+    clock = moment.strftime("%H:%M:%S" if seconds else "%H:%M")
+    return f"{moment.day} {moment:%b %Y}, {clock} UTC"
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """Return `in 3 days` or `20 minutes ago`. static/js/portal.js says the same words."""
+    seconds = int((utc(at) - utc(now)).total_seconds())
+    size = abs(seconds)
+    if size < 5:
+        return "now"
+    if size >= 2 * _DAY_S:
+        amount, unit = size // _DAY_S, "day"
+    elif size >= 2 * _HOUR_S:
+        amount, unit = size // _HOUR_S, "hour"
+    elif size >= _MINUTE_S:
+        amount, unit = size // _MINUTE_S, "minute"
+    else:
+        amount, unit = size, "second"
+    phrase = count(amount, unit)
+    return f"in {phrase}" if seconds > 0 else f"{phrase} ago"
+
+
+def count(amount: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 day`, `2 days`, `1,200 tokens`."""
+    return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: int) -> str:
+    """Return a length of time in its two largest parts: `72 hours`, `30 days`, `1 hour 30 minutes`.
+
+    Days from four on, so that a 72-hour evaluation is called what it is sold as.
+    """
+    units = [("hour", _HOUR_S), ("minute", _MINUTE_S), ("second", 1)]
+    if seconds >= 4 * _DAY_S:
+        units.insert(0, ("day", _DAY_S))
+    parts = []
+    left = seconds
+    for noun, length in units:
+        amount, left = divmod(left, length)
+        if amount:
+            parts.append(count(amount, noun))
+    return " ".join(parts[:2]) or count(0, "second")
+
+
+def number(value: float) -> str:
+    """Return the number with thousands separated: `1,000,000`."""
+    return f"{value:,}"
+
+
+def compact(value: int) -> str:
+    """Return `1M`, `2.5M`, `40k` where that loses nothing, else all digits."""
+    for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if value >= size and value * 10 % size == 0:
+            return f"{value / size:g}{letter}"
+    return number(value)
+
+
+def file_size(size: int) -> str:
+    """Return a size in bytes as people read it: `1,412 bytes`, `14.2 KB`, `3.1 MB` (powers of ten)."""
+    if size < 10_000:
+        return count(size, "byte")
+    if size < 1_000_000:
+        return f"{size / 1_000:.1f} KB"
+    return f"{size / 1_000_000:.1f} MB"
+
+
+@dataclass(frozen=True)
+class TimeElements:
+    """Writes `<time>` elements as of one clock reading per call."""
+
+    now: Callable[[], datetime]
+
+    def __call__(
+        self,
+        at: datetime,
+        form: Literal["full", "line", "relative"] = "full",
+        *,
+        seconds: bool = False,
+    ) -> Markup:
+        """Return an instant: UTC, relative to now, and (where there is a script) local.
+
+        Args:
+            at: the instant, aware.
+            form: `full` for facts, where local time stands beside; `line` within a sentence or a
+                table; `relative` where the phrase is enough, with UTC as its title.
+            seconds: whether the second matters, as for expiry.
+        """
+        phrase = relative(at, self.now())
+        shown = instant(at, seconds=seconds)
+        stamp = iso(at)
+        if form == "relative":
+            return Markup('<time datetime="{0}" title="{1}" data-relative="{0}">{2}</time>').format(
+                stamp, shown, phrase
+            )
+        if form == "line":
+            return Markup(
+                '<time datetime="{0}" data-local>{1}</time>'
+                ' <span class="muted">(<span data-relative="{0}">{2}</span>)</span>'
+            ).format(stamp, shown, phrase)
+        return Markup(
+            '<span class="instant"><time datetime="{0}" data-local>{1}</time>'
+            ' <span class="instant__beside"><span data-relative="{0}">{2}</span>'
+            "<span data-local-time hidden></span></span></span>"
+        ).format(stamp, shown, phrase)
+
+    def countdown(self, at: datetime) -> Markup:
+        """Return the time left until `at`, counting down where there is a script."""
+        left = max(0, int((utc(at) - utc(self.now())).total_seconds()))
+        return Markup('<span class="number" data-countdown="{}">{}</span>').format(
+            iso(at), duration(left)
+        )
+
+
+def init_templating(
+    app: Flask, *, now: Callable[[], datetime], templates: Path, static: Path
+) -> Assets:
+    """Give `app` its template loader, globals and filters; return the static files' addresses.
+
+    Args:
+        app: the application.
+        now: reads the clock; called while a page is rendered.
+        templates: the folder of templates.
+        static: the folder of static files.
+    """
+    assets = Assets(static, app.static_url_path or "/static")
+    icons = Icons(templates / "partials" / "icons")
+    times = TimeElements(now)
+
+    def status_tag(state: str, word: str | None = None) -> Markup:
+        """Return a state as icon and word. `word` replaces the usual one.
+
+        Raises:
+            KeyError: the state has no way to be shown yet: add it to STATUSES.
+        """
+        status = STATUSES[state]
+        return Markup('<span class="status status--{}">{}{}</span>').format(
+            status.tone, icons(status.icon), word or status.word
+        )
+
+    app.jinja_options = {**app.jinja_options, "trim_blocks": True, "lstrip_blocks": True}
+    environment = app.jinja_env
+    environment.undefined = StrictUndefined
+    environment.loader = FileSystemLoader(templates)
+    environment.globals.update(
+        PRODUCT=PRODUCT,
+        VENDOR=VENDOR,
+        asset=assets.url,
+        icon=icons,
+        status_tag=status_tag,
+        time_element=times,
+        countdown=times.countdown,
+        clock_now=lambda: iso(now()),
+        has_page=lambda path: _has_page(app, path),
+        component=components.component,
+        form_field=components.form_field,
+        error_summary=components.error_summary,
+    )
+    environment.filters.update(
+        count=count,
+        compact=compact,
+        duration=duration,
+        file_size=file_size,
+        instant=instant,
+        iso=iso,
+        number=number,
+        paragraphs=paragraphs,
+    )
+    return assets
+
+
+def _has_page(app: Flask, path: str) -> bool:
+    """Say whether this process serves a page at `path`: surfaces can be switched off."""
+    return app.url_map.bind("localhost").test(path, method="GET")
+
+
+def paragraphs(text: str) -> Markup:
+    """Return plain text written by a person as paragraphs: blank lines part them, markup is inert."""
+    blocks = [block.strip() for block in text.replace("\r\n", "\n").split("\n\n")]
+    return Markup("").join(
+        Markup("<p>{}</p>").format(Markup("<br>").join(escape(line) for line in block.split("\n")))
+        for block in blocks
+        if block
+    )
