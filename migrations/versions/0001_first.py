@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("email", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("company", sa.String(), nullable=True),
         sa.Column("password_hash", sa.String(), nullable=True),
         sa.Column("created_at", types.UtcDateTime(timezone=True), nullable=False),
         sa.Column("email_confirmed_at", types.UtcDateTime(timezone=True), nullable=True),

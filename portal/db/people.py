@@ -20,6 +20,8 @@ class Person(Base):
     email: Mapped[str] = mapped_column(unique=True)
     """The address as compared: lower case."""
     name: Mapped[str]
+    company: Mapped[str | None]
+    """What a customer said at sign-up; the account made at confirmation bears this name."""
     password_hash: Mapped[str | None]
     """None until the person has set a password."""
     created_at: Mapped[datetime]

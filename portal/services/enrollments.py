@@ -14,15 +14,22 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from licensing.enrollment import EnrollmentRequest
+from licensing.envelope import Envelope
+from licensing.errors import LicensingError, MalformedPayload, WrongType
 from licensing.license import License as LicensePayload
-from licensing.verify import Verified
+from licensing.verify import Verified, verify_enrollment
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.instances import EnrollmentCode, Instance
 from portal.db.leases import Lease
 from portal.db.licenses import License, current_license
 from portal.domain.errors import Conflict, Invalid, NotFound
 from portal.domain.identifiers import CODE, INSTANCE, new_id
-from portal.domain.lease_errors import EnrollmentRefused, InstancesExhausted
+from portal.domain.lease_errors import (
+    BadSignature,
+    EnrollmentRefused,
+    InstancesExhausted,
+    InvalidRequest,
+)
 from portal.domain.leases import Seat, slots_held
 from portal.services.audit import record
 from portal.services.context import Context
@@ -257,3 +264,18 @@ def _store(
     context.session.add(Lease(**draft.row(envelope, context.at)))
     context.session.flush()
     return instance
+
+
+def verify_enrollment_request(envelope: Envelope) -> Verified[EnrollmentRequest]:
+    """Verify an enrollment request under the key it brings, with the protocol's refusals.
+
+    Raises:
+        InvalidRequest: another kind of document, or the content breaks its schema.
+        BadSignature: the signature does not fit.
+    """
+    try:
+        return verify_enrollment(envelope)
+    except (MalformedPayload, WrongType) as error:
+        raise InvalidRequest(error.detail) from error
+    except LicensingError as error:
+        raise BadSignature(error.detail) from error

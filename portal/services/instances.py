@@ -18,7 +18,7 @@ class Health:
     """How an instance is, in one word, and what to do about it."""
 
     state: str
-    """`serving`, `late`, `in-grace`, `stopped`, `suspended`, `revoked`, `superseded`, `ended`,
+    """`serving`, `overdue`, `in-grace`, `lapsed`, `suspended`, `revoked`, `superseded`, `ended`,
     `released`, `retired`."""
     advice: str | None
 
@@ -72,7 +72,7 @@ def instance_health(context: Context, instance: Instance) -> Health:
         )
     if at >= instance.lease_grace_until_at:
         return Health(
-            "stopped",
+            "lapsed",
             "Its lease and grace are over. Check that the router runs and reaches this portal.",
         )
     if at >= instance.lease_expires_at:
@@ -82,7 +82,7 @@ def instance_health(context: Context, instance: Instance) -> Health:
         )
     if at > instance.renew_latest_at:
         return Health(
-            "late",
+            "overdue",
             "It has not renewed when it meant to. Check its connection to this portal.",
         )
     return Health("serving", None)

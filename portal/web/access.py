@@ -1,0 +1,137 @@
+"""Who may use which route. Every view states its rule; a view without one answers nobody.
+
+The rule is an attribute of the view, so that a test can walk the URL map and print who may do what.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from flask import current_app, flash, g, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.wrappers import Response
+
+from portal.domain.errors import Forbidden, NotFound
+from portal.web.drafts import keep_draft
+from portal.web.portal import portal
+
+View = TypeVar("View", bound=Callable[..., Any])
+Kind = Literal["public", "pending", "signed-in", "account", "staff", "machine"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may use a view.
+
+    `public`: everybody. `pending`: signed in, the second factor may still be missing. `signed-in`:
+    anybody fully signed in. `account`, `staff`: those with the permission. `machine`: programs that
+    sign what they send.
+    """
+
+    kind: Kind
+    permission: str | None = None
+    fresh: bool = False
+    """Whether re-authentication within the last 15 minutes is needed."""
+
+
+def _ruled(view: View, rule: Rule) -> View:
+    view.access_rule = rule  # type: ignore[attr-defined]
+    return view
+
+
+def public(view: View) -> View:
+    """Let everybody use the view."""
+    return _ruled(view, Rule("public"))
+
+
+def machine(view: View) -> View:
+    """Let programs use the view: no cookies, no CSRF token; what counts is what they signed."""
+    return _ruled(view, Rule("machine"))
+
+
+def pending(view: View) -> View:
+    """Let people use the view who still owe their second factor."""
+    return _ruled(view, Rule("pending"))
+
+
+def for_signed_in(*, fresh: bool = False) -> Callable[[View], View]:
+    """Let anybody use the view who is fully signed in."""
+    return lambda view: _ruled(view, Rule("signed-in", None, fresh))
+
+
+def for_members(permission: str, *, fresh: bool = False) -> Callable[[View], View]:
+    """Let members use the view whose role in the account carries the permission."""
+    return lambda view: _ruled(view, Rule("account", permission, fresh))
+
+
+def for_staff(permission: str, *, fresh: bool = False) -> Callable[[View], View]:
+    """Let staff use the view whose roles carry the permission."""
+    return lambda view: _ruled(view, Rule("staff", permission, fresh))
+
+
+def rule_of(endpoint: str) -> Rule | None:
+    """Return the rule of an endpoint; None when its view states none."""
+    rule: Rule | None = getattr(current_app.view_functions[endpoint], "access_rule", None)
+    return rule
+
+
+def check_access() -> ResponseReturnValue | None:
+    """Refuse, redirect, or let the request through. Runs before every view."""
+    if request.endpoint is None:
+        return None
+    rule = rule_of(request.endpoint)
+    if rule is None:
+        raise Forbidden("This page states no rule for who may use it.")
+    if rule.kind in ("public", "machine"):
+        return None
+    return _check_person(rule)
+
+
+def _check_person(rule: Rule) -> ResponseReturnValue | None:
+    who = g.signed_in
+    if who is None:
+        return _to_sign_in()
+    if rule.kind == "pending":
+        return None
+    if who.factor_wanted:
+        return redirect(url_for("sign_ins.second_factor", next=here()))
+    if rule.kind in ("account", "staff"):
+        belongs = who.kind == "staff" if rule.kind == "staff" else who.kind == "customer"
+        if not belongs:
+            # Whoever is on the other side of the house sees no door.
+            raise NotFound("There is no such page.")
+        if rule.kind == "account" and who.place is None:
+            return redirect(url_for("accounts.no_account"))
+        if rule.permission not in who.permissions:
+            raise Forbidden("Your role does not permit this.")
+    if rule.fresh and not who.is_fresh(portal().transactions.ports.clock.now()):
+        return redirect(url_for("sign_ins.reauthenticate", next=here()))
+    return None
+
+
+def _to_sign_in() -> Response:
+    if request.method in ("GET", "HEAD"):
+        if g.get("had_token"):
+            flash("Your session has ended. Sign in to go on.", "info")
+        return redirect(url_for("sign_ins.sign_in", next=here()))
+    draft = keep_draft()
+    target = here() if draft is None else f"{here()}?draft={draft}"
+    kept = " What you typed is kept." if draft else ""
+    flash(f"Your session has ended. Sign in to go on.{kept}", "info")
+    return redirect(url_for("sign_ins.sign_in", next=target))
+
+
+def here() -> str:
+    """Return the path of this request, to come back to by GET."""
+    if request.method == "GET" and request.query_string:
+        return f"{request.path}?{request.query_string.decode('ascii', 'replace')}"
+    return request.path
+
+
+def safe_next(target: str | None, fallback: str) -> str:
+    """Return where to go after signing in: a path of this site, or the fallback."""
+    if not target or not target.startswith("/") or target.startswith(("//", "/\\")):
+        return fallback
+    if any(character <= " " or character == "\\" or character == "\x7f" for character in target):
+        return fallback
+    return target

@@ -1,0 +1,42 @@
+"""What a person had typed when their session ended: kept sealed for an hour, for them alone."""
+
+import json
+from datetime import timedelta
+
+from flask import g, request
+from werkzeug.datastructures import MultiDict
+
+from portal.services.drafts import read_draft, save_draft
+from portal.web.portal import portal, request_actor, signed_in
+
+KEEP = timedelta(hours=1)
+MOST_BYTES = 64 * 1024
+NEVER_KEPT = ("csrf_token", "password", "new_password", "code")
+
+
+def typed_fields() -> list[tuple[str, str]]:
+    """Return what was typed into the form of this request, without secrets."""
+    return [
+        (name, value) for name, value in request.form.items(multi=True) if name not in NEVER_KEPT
+    ]
+
+
+def keep_draft() -> str | None:
+    """Keep the form of this request for whose session it was; None when nothing is to keep."""
+    person_id = g.get("person_of_token")
+    fields = typed_fields()
+    text = json.dumps(fields)
+    if person_id is None or not fields or len(text) > MOST_BYTES:
+        return None
+    with portal().transactions.writing(request_actor()) as context:
+        return save_draft(context, person_id=person_id, path=request.path, text=text, keep=KEEP)
+
+
+def draft_fields() -> MultiDict[str, str] | None:
+    """Return the draft this request names, when it is this person's and for this page."""
+    token = request.args.get("draft")
+    if token is None or request.method != "GET":
+        return None
+    with portal().transactions.reading(request_actor()) as context:
+        text = read_draft(context, token, person_id=signed_in().person_id, path=request.path)
+    return None if text is None else MultiDict([(name, value) for name, value in json.loads(text)])

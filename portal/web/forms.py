@@ -1,0 +1,30 @@
+"""What all forms share: CSRF, whole-form errors, and giving back what was typed."""
+
+from flask import request
+from flask_wtf import FlaskForm
+from wtforms import Field
+
+from portal.domain.errors import PortalError
+from portal.web.drafts import draft_fields
+
+
+class PortalForm(FlaskForm):  # type: ignore[misc]
+    """A form of the portal; a GET that names a draft comes back filled."""
+
+    @classmethod
+    def bound(cls, **options: object) -> "PortalForm":
+        """Make the form from the request, or from the draft it names."""
+        fields = draft_fields() if request.args.get("draft") else None
+        return cls(fields, **options) if fields is not None else cls(**options)
+
+    def show(self, error: PortalError, names: dict[str, str] | None = None) -> None:
+        """Show a service's refusal at the field it is about, else at the first one.
+
+        Args:
+            error: the refusal.
+            names: maps the service's field names to the form's, where they differ.
+        """
+        name = (names or {}).get(error.field or "", error.field or "")
+        fields: list[Field] = [field for field in self if field.name != "csrf_token"]
+        chosen = next((field for field in fields if field.name == name), fields[0])
+        chosen.errors = [*chosen.errors, error.message]

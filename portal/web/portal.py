@@ -1,0 +1,51 @@
+"""What the web tier is given, and the facts every request carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from flask import current_app, g
+
+from portal.config import Settings
+from portal.services.context import Actor, Transactions
+from portal.services.sign_ins import SignedIn
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = ROOT / "templates"
+STATIC = ROOT / "static"
+
+
+@dataclass(frozen=True)
+class WebPortal:
+    """The web tier's collaborators, put together by the wiring."""
+
+    settings: Settings
+    transactions: Transactions
+    session_key: bytes
+
+
+def portal() -> WebPortal:
+    """Return the collaborators of the application that answers."""
+    return cast(WebPortal, current_app.extensions["portal"])
+
+
+def request_actor() -> Actor:
+    """Name who acts in this request: the person signed in, or nobody in particular."""
+    who: SignedIn | None = g.get("signed_in")
+    if who is None:
+        return Actor("anonymous", None, g.address, g.request_id)
+    kind = "staff" if who.kind == "staff" else "person"
+    return Actor(kind, who.person_id, g.address, g.request_id)
+
+
+def signed_in() -> SignedIn:
+    """Return who is signed in. Only for routes whose access rule says somebody is."""
+    return cast(SignedIn, g.signed_in)
+
+
+def account_id() -> str:
+    """Return the account a customer is looking at."""
+    place = signed_in().place
+    if place is None:
+        raise LookupError("the access rule let somebody in who belongs to no account")
+    return place.account_id
