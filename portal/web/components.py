@@ -48,8 +48,9 @@ def _macro(name: str) -> Any:
 
 
 def component(name: str, params: Mapping[str, Any]) -> Markup:
-    """Return govuk-frontend's component `name` (as `error-summary`) with its documented `params`."""
-    return Markup(str(_macro(name)(dict(params))).strip())
+    """Return govuk-frontend's component `name`, as `error-summary`, with its documented `params`."""
+    html: Markup = _macro(name)(dict(params))
+    return html.strip()
 
 
 def form_field(
@@ -77,7 +78,7 @@ def form_field(
         hint: a sentence below the label; else the field's `description`.
         label: replaces the field's own label.
         heading: whether the label is the page's `h1`.
-        optional: whether to mark it so; by default text-like fields without a required-validator are.
+        optional: whether to mark it so; by default text-like fields that need not be filled are.
         autocomplete: the HTML autofill token, as `email`.
         width: characters expected, one of govuk-frontend's widths (2, 3, 4, 5, 10, 20, 30).
         classes: more classes, as `govuk-input--code`.
@@ -104,7 +105,8 @@ def form_field(
     if field.errors:
         params["errorMessage"] = {"text": _first_error(field.errors)}
     if isinstance(field, HiddenField):
-        return Markup(field())
+        hidden: Markup = field()
+        return hidden
     legend: dict[str, Any] = {"html": title}
     if heading:
         legend |= {"isPageHeading": True, "classes": "govuk-label--heading"}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, request
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -78,7 +79,8 @@ class Icons:
 
     def __init__(self, folder: Path) -> None:
         self._outlines = {
-            path.stem: Markup(path.read_text().strip()) for path in folder.glob("*.svg")
+            path.stem: Markup(path.read_text().strip())  # noqa: S704 - our own files
+            for path in folder.glob("*.svg")
         }
 
     def __call__(self, name: str, label: str | None = None) -> Markup:
@@ -241,7 +243,7 @@ def compact(value: int) -> str:
 
 
 def file_size(size: int) -> str:
-    """Return a size in bytes as people read it: `1,412 bytes`, `14.2 KB`, `3.1 MB` (powers of ten)."""
+    """Return a size in bytes as people read it, in powers of ten: `1,412 bytes`, `14.2 KB`."""
     if size < 10_000:
         return count(size, "byte")
     if size < 1_000_000:
@@ -335,6 +337,7 @@ def init_templating(
         time_element=times,
         countdown=times.countdown,
         clock_now=lambda: iso(now()),
+        way_back=way_back,
         has_page=lambda path: _has_page(app, path),
         component=components.component,
         form_field=components.form_field,
@@ -358,8 +361,21 @@ def _has_page(app: Flask, path: str) -> bool:
     return app.url_map.bind("localhost").test(path, method="GET")
 
 
+def way_back() -> str | None:
+    """Return the path of the page to open again after a refusal: this one, or the form's."""
+    if request.method in ("GET", "HEAD"):
+        path = request.path
+    else:
+        referrer = urlsplit(request.headers.get("Referer", ""))
+        if referrer.netloc != request.environ.get("HTTP_HOST"):
+            return None
+        path = referrer.path
+    # Two slashes would name another host.
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else None
+
+
 def paragraphs(text: str) -> Markup:
-    """Return plain text written by a person as paragraphs: blank lines part them, markup is inert."""
+    """Return plain text of a person as paragraphs, parted at blank lines; markup is inert."""
     blocks = [block.strip() for block in text.replace("\r\n", "\n").split("\n\n")]
     return Markup("").join(
         Markup("<p>{}</p>").format(Markup("<br>").join(escape(line) for line in block.split("\n")))

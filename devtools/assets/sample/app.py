@@ -24,6 +24,8 @@ from wtforms import (
 )
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
+from licensing.names import FEATURES
+from portal.domain.catalog import CATALOG
 from portal.web.templating import STATUSES, init_templating
 
 ROOT = Path(__file__).parents[3]
@@ -37,10 +39,21 @@ PEOPLE = {
     ),
 }
 SERVED = (
-    "/plans /downloads /help/verify /account /account/deployments /account/requests /account/activity"
-    " /account/security /staff /staff/requests /staff/accounts /staff/licenses /staff/instances"
-    " /staff/keys /staff/audit"
-).split()
+    "/downloads",
+    "/help/verify",
+    "/account",
+    "/account/deployments",
+    "/account/requests",
+    "/account/activity",
+    "/account/security",
+    "/staff",
+    "/staff/requests",
+    "/staff/accounts",
+    "/staff/licenses",
+    "/staff/instances",
+    "/staff/keys",
+    "/staff/audit",
+)
 
 
 class SampleForm(FlaskForm):  # type: ignore[misc]
@@ -51,7 +64,10 @@ class SampleForm(FlaskForm):  # type: ignore[misc]
     password = PasswordField("Password", [InputRequired("Choose a password"), Length(min=12)])
     company = StringField("Team", [Optional()])
     volume = IntegerField("Expected volume", [NumberRange(min=1, message="Enter at least 1 token")])
-    goals = TextAreaField("What do you want to find out?", [InputRequired("Say what you want to find out"), Length(max=500)])
+    goals = TextAreaField(
+        "What do you want to find out?",
+        [InputRequired("Say what you want to find out"), Length(max=500)],
+    )
     region = SelectField("Region", choices=[("eu", "Europe"), ("us", "United States")])
     mode = RadioField(
         "How will the router check its license?",
@@ -60,17 +76,25 @@ class SampleForm(FlaskForm):  # type: ignore[misc]
     )
     features = SelectMultipleField(
         "Features",
-        choices=[("routing", "Routing"), ("usage_reporting", "Usage reporting"), ("pii_filtering", "PII filtering")],
+        choices=[
+            ("routing", "Routing"),
+            ("usage_reporting", "Usage reporting"),
+            ("pii_filtering", "PII filtering"),
+        ],
     )
     terms = BooleanField("I accept the terms of use", [InputRequired("Accept the terms to go on")])
 
 
 def create_sample() -> Flask:
     """Make the application that serves the sample pages."""
-    app = Flask(__name__, static_folder=str(ROOT / "static"), template_folder=str(ROOT / "templates"))
+    app = Flask(
+        __name__, static_folder=str(ROOT / "static"), template_folder=str(ROOT / "templates")
+    )
     app.config.update(SECRET_KEY="sample", TESTING=True)
     CSRFProtect(app)
-    assets = init_templating(app, now=lambda: NOW, templates=ROOT / "templates", static=ROOT / "static")
+    assets = init_templating(
+        app, now=lambda: NOW, templates=ROOT / "templates", static=ROOT / "static"
+    )
     loader = app.jinja_env.loader
     assert loader is not None
     app.jinja_env.loader = ChoiceLoader([loader, FileSystemLoader(Path(__file__).parent)])
@@ -93,8 +117,24 @@ def create_sample() -> Flask:
             form = SampleForm(meta={"csrf": False}, formdata=None)
             form.validate()
             flash("Your password was changed. Other sessions were signed out.", "good")
-        return render_template(template, form=form, now=NOW, statuses=STATUSES)
+        return render_template(
+            template,
+            form=form,
+            now=NOW,
+            statuses=STATUSES,
+            plans=tuple(CATALOG.values()),
+            features=FEATURES,
+            message="The request was decided by Robin Vale at 20:11 UTC.",
+            request_id="5f0e2c9a1b7d4e6f8a90",
+            fields=[
+                ("deployment_name", "Northwind production"),
+                ("goals", "Compare <two> upstreams"),
+            ],
+            action="/form",
+        )
 
+    app.add_url_rule("/plans", "plans", lambda: page("public/plans.html"))
+    app.add_url_rule("/errors/<name>", "errors", lambda name: page(f"errors/{name}.html"))
     for path in SERVED:
         template = f"sample_{path.split('/')[1]}.html"
         if (Path(__file__).parent / template).exists():
