@@ -1,5 +1,7 @@
 """Accounts: making them, and what their people do in them."""
 
+from sqlalchemy import select
+
 from portal.db.accounts import Account, Member, memberships
 from portal.db.people import Person, person_by_email
 from portal.domain.email_addresses import EmailAddress, parse_email
@@ -96,3 +98,33 @@ def role_in(context: Context, person_id: str, account_id: str) -> str | None:
         if account.id == account_id:
             return member.role
     return None
+
+
+def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]:
+    """Return who belongs to an account, by name."""
+    rows = context.session.execute(
+        select(Member, Person)
+        .join(Person, Person.id == Member.person_id)
+        .where(Member.account_id == account_id, Member.removed_at.is_(None))
+        .order_by(Person.name, Person.id)
+    )
+    return [(member, person) for member, person in rows]
+
+
+def names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
+    """Return people's names; staff are named as staff alone to customers."""
+    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
+    return {each.id: "staff" if each.kind == "staff" else each.name for each in people}
+
+
+def search_accounts(context: Context, text: str, most: int = 100) -> list[Account]:
+    """Return accounts whose id, name or domain holds `text`; all, newest first, for none."""
+    query = select(Account).order_by(Account.created_at.desc(), Account.id).limit(most)
+    words = text.strip()
+    if words:
+        query = query.where(
+            (Account.id == words)
+            | Account.name.icontains(words, autoescape=True)
+            | Account.email_domain.icontains(words, autoescape=True)
+        )
+    return list(context.session.scalars(query))

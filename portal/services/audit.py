@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sqlalchemy import select
+
 from portal.db.audit import AuditRow
 from portal.services.context import Context
 
@@ -35,5 +37,26 @@ def record(
             detail=detail,
             address=actor.address,
             http_request_id=actor.http_request_id,
+        )
+    )
+
+
+def account_activity(context: Context, account_id: str, most: int = 100) -> list[AuditRow]:
+    """Return what happened in an account, newest first."""
+    return list(
+        context.session.scalars(
+            select(AuditRow)
+            .where(AuditRow.account_id == account_id)
+            .order_by(AuditRow.id.desc())
+            .limit(most)
+        )
+    )
+
+
+def trail_of(context: Context, *subject_ids: str) -> list[AuditRow]:
+    """Return what happened to these subjects, oldest first."""
+    return list(
+        context.session.scalars(
+            select(AuditRow).where(AuditRow.subject_id.in_(subject_ids)).order_by(AuditRow.id)
         )
     )

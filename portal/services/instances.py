@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from licensing.license import License as LicensePayload
-from portal.db.instances import Instance
+from portal.db.instances import Fork, Instance
 from portal.db.licenses import current_license
 from portal.domain.errors import NotFound
 from portal.domain.leases import slot_free_at
@@ -130,3 +130,27 @@ def retire_instance(context: Context, instance_id: str, *, reason: str) -> Insta
         )
         context.session.flush()
     return instance
+
+
+def forks_of(context: Context, instance_id: str) -> list[Fork]:
+    """Return where an instance's chain forked, newest first."""
+    return list(
+        context.session.scalars(
+            select(Fork).where(Fork.instance_id == instance_id).order_by(Fork.id.desc()).limit(20)
+        )
+    )
+
+
+def search_instances(context: Context, text: str, most: int = 200) -> list[Instance]:
+    """Return instances whose id, label, fingerprint or key id holds `text`, last seen first."""
+    query = select(Instance).order_by(Instance.last_seen_at.desc()).limit(most)
+    words = text.strip()
+    if words:
+        query = query.where(
+            (Instance.id == words)
+            | (Instance.keyid == words)
+            | (Instance.deployment_id == words)
+            | Instance.label.icontains(words, autoescape=True)
+            | Instance.fingerprint.icontains(words, autoescape=True)
+        )
+    return list(context.session.scalars(query))

@@ -402,3 +402,43 @@ def standing(context: Context, license_: License) -> Standing:
     else:
         state = "issued"
     return Standing(state, license_.superseded_by)
+
+
+def license_of(context: Context, entitlement_id: str) -> License | None:
+    """Return the newest license issued, or being issued, from an entitlement."""
+    return context.session.scalar(
+        select(License)
+        .where(License.entitlement_id == entitlement_id)
+        .order_by(License.created_at.desc())
+        .limit(1)
+    )
+
+
+def mark_installed(context: Context, account_id: str, license_id: str) -> None:
+    """Note that a license is in place.
+
+    Raises:
+        NotFound, Conflict: there is none in this account, or it is not issued yet.
+    """
+    license_ = account_license(context, account_id, license_id)
+    if license_.released_at is None:
+        raise Conflict("The license is still being issued.")
+    if license_.installed_marked_at is None:
+        license_.installed_marked_at = context.at
+        record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
+
+
+def search_licenses(context: Context, text: str, most: int = 200) -> list[License]:
+    """Return licenses by id, account, deployment, SKU, key id or file hash, newest first."""
+    query = select(License).order_by(License.created_at.desc(), License.id).limit(most)
+    words = text.strip()
+    if words:
+        query = query.where(
+            (License.id == words)
+            | (License.account_id == words)
+            | (License.deployment_id == words)
+            | (License.key_id == words)
+            | (License.file_sha256 == words)
+            | License.sku.icontains(words, autoescape=True)
+        )
+    return list(context.session.scalars(query))

@@ -48,7 +48,7 @@ def _macro(name: str) -> Any:
 
 
 def component(name: str, params: Mapping[str, Any]) -> Markup:
-    """Return govuk-frontend's component `name`, as `error-summary`, with its documented `params`."""
+    """Return govuk-frontend's component `name` (`error-summary`) with its documented `params`."""
     html: Markup = _macro(name)(dict(params))
     return html.strip()
 
@@ -123,7 +123,7 @@ def form_field(
         params["autocomplete"] = autocomplete
     if isinstance(field, PasswordField):
         return component("password-input", params)
-    value = field._value()
+    value = field._value()  # type: ignore[attr-defined]
     if isinstance(field, TextAreaField):
         return _text_area(field, params | {"rows": rows}, value)
     kind = getattr(field.widget, "input_type", "text")

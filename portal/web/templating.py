@@ -251,6 +251,12 @@ def file_size(size: int) -> str:
     return f"{size / 1_000_000:.1f} MB"
 
 
+def feature_name(feature: str) -> str:
+    """Return how people read a feature: `PII filtering` for `pii_filtering`."""
+    words = feature.replace("_", " ")
+    return words[0].upper() + words[1:] if not words.startswith("pii ") else f"PII{words[3:]}"
+
+
 @dataclass(frozen=True)
 class TimeElements:
     """Writes `<time>` elements as of one clock reading per call."""
@@ -347,6 +353,7 @@ def init_templating(
         count=count,
         compact=compact,
         duration=duration,
+        feature_name=feature_name,
         file_size=file_size,
         instant=instant,
         iso=iso,

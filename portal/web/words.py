@@ -1,0 +1,66 @@
+"""What features, limits, roles and acts are called on pages."""
+
+from typing import Final
+
+FEATURE_NAMES: Final = {
+    "admin_reports": "Admin reports",
+    "audit_export": "Audit export",
+    "dynamic_routing": "Dynamic routing",
+    "external_policy_routing": "External policy routing",
+    "model_group_contracts": "Model-group contracts",
+    "pii_filtering": "PII filtering",
+    "private_upstreams": "Private upstreams",
+    "retention_rollups": "Retention rollups",
+    "routing": "Routing",
+    "usage_export": "Usage export",
+    "usage_reporting": "Usage reporting",
+}
+LIMIT_NAMES: Final = {
+    "tokens_per_window": "Tokens in the window",
+    "window_s": "Window",
+    "max_concurrency": "Requests at once",
+    "max_instances": "Instances",
+    "max_seats": "Seats",
+}
+TERM_NAMES: Final = {
+    "mode": "How it runs",
+    "days": "Length",
+    "volume_tokens": "Volume",
+    "max_instances": "Instances",
+    "features": "Features",
+    "fingerprint": "Fingerprint",
+}
+ACTS: Final = {
+    "account.created": "Account opened",
+    "bundle.published": "Revocation bundle published",
+    "deployment.created": "Deployment made",
+    "enrollment-code.created": "Enrollment code made",
+    "enrollment-code.revoked": "Enrollment code revoked",
+    "entitlement.approved": "Terms approved",
+    "entitlement.ended": "Terms ended",
+    "entitlement.proposed": "Terms proposed",
+    "instance.chain-adopted": "Lease chain taken up again",
+    "instance.enrolled": "Router enrolled",
+    "instance.fork-noted": "Lease chain forked",
+    "instance.released": "Lease released",
+    "instance.retired": "Router retired",
+    "keyset.published": "Keyset published",
+    "license.downloaded": "License file downloaded",
+    "license.intended": "License computed",
+    "license.issued": "License issued",
+    "license.marked-installed": "License marked as installed",
+    "license.requested": "License asked for",
+    "request.approved": "Request approved",
+    "request.declined": "Request declined",
+    "request.granted-by-policy": "Request granted by policy",
+    "request.made": "Request made",
+    "request.message-posted": "Message on a request",
+    "request.taken": "Request taken up",
+    "request.withdrawn": "Request withdrawn",
+    "staff.created": "Staff person added",
+}
+
+
+def act_name(action: str) -> str:
+    """Return an act as people read it."""
+    return ACTS.get(action) or action.replace(".", " ").replace("-", " ").capitalize()
