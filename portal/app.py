@@ -33,7 +33,8 @@ from portal.web import (
     staff_licenses,
     staff_requests,
 )
-from portal.web.access import check_access, public as let_everybody, rule_of
+from portal.web.access import check_access, rule_of
+from portal.web.access import public as let_everybody
 from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_actor
 from portal.web.problems import problem
 from portal.web.sessions import User

@@ -20,6 +20,7 @@ from portal.gateways.system import SystemClock, SystemRandomness
 from portal.jobs.handlers import Handlers
 from portal.jobs.worker import Worker
 from portal.services.context import Policy, Ports, Transactions
+from portal.web.portal import WebPortal
 
 WEB_ROLES = ("lease",)
 WORKER_ROLES = ("license", "lease", "revocation")
@@ -58,9 +59,10 @@ def _wire(settings: Settings, roles: tuple[str, ...], *, pool_size: int = 5) -> 
     return Wiring(settings, database, Transactions(database, ports, policy), signers)
 
 
-def wire_web(settings: Settings) -> Wiring:
+def wire_web(settings: Settings) -> WebPortal:
     """Wire a process that serves HTTP: no license, revocation or root key."""
-    return _wire(settings, WEB_ROLES)
+    wiring = _wire(settings, WEB_ROLES)
+    return WebPortal(settings, wiring.transactions, settings.session_key())
 
 
 def wire_command(settings: Settings) -> Wiring:

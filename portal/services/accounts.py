@@ -128,3 +128,9 @@ def search_accounts(context: Context, text: str, most: int = 100) -> list[Accoun
             | Account.email_domain.icontains(words, autoescape=True)
         )
     return list(context.session.scalars(query))
+
+
+def staff_names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
+    """Return people's names as staff may see them."""
+    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
+    return {each.id: each.name for each in people}

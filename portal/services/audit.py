@@ -60,3 +60,21 @@ def trail_of(context: Context, *subject_ids: str) -> list[AuditRow]:
             select(AuditRow).where(AuditRow.subject_id.in_(subject_ids)).order_by(AuditRow.id)
         )
     )
+
+
+PAGE = 100
+
+
+def search_trail(context: Context, text: str, *, before: int | None = None) -> list[AuditRow]:
+    """Return a page of audit rows, newest first, whose ids or action match `text`."""
+    query = select(AuditRow).order_by(AuditRow.id.desc()).limit(PAGE)
+    if before is not None and 0 < before < 2**63:
+        query = query.where(AuditRow.id < before)
+    if text:
+        query = query.where(
+            (AuditRow.subject_id == text)
+            | (AuditRow.actor_id == text)
+            | (AuditRow.account_id == text)
+            | AuditRow.action.startswith(text, autoescape=True)
+        )
+    return list(context.session.scalars(query))

@@ -140,7 +140,7 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: str) -> ResponseRetur
             except PortalError as error:
                 form.show(error, {"name": "deployment_name"})
         elif form.step.data == "check":
-            page = render_template(
+            return render_template(
                 "account/request-check.html",
                 form=form,
                 kind=kind,
@@ -148,7 +148,6 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: str) -> ResponseRetur
                 names=dict(names),
                 new=NEW,
             )
-            return page
     page = render_template("account/request-new.html", form=form, kind=kind, sku=template, new=NEW)
     return page, 400 if form.errors else 200
 

@@ -38,7 +38,7 @@ class ConfirmCodeForm(PortalForm):
 
 
 class ConfirmLinkForm(PortalForm):
-    """The token out of the link, sent by a button: a scanner that opens the link confirms nothing."""
+    """The token out of the link, sent by a button: a scanner that opens it confirms nothing."""
 
     token = HiddenField(validators=[InputRequired("The link is not complete."), Length(max=100)])
 

@@ -1,0 +1,16 @@
+"""How gunicorn serves the portal. Put a buffering proxy in front: see docs/deploy/."""
+
+worker_class = "gthread"
+workers = 2
+threads = 8
+timeout = 30
+graceful_timeout = 25
+keepalive = 5
+max_requests = 20_000
+max_requests_jitter = 2_000
+limit_request_line = 8190
+limit_request_fields = 64
+limit_request_field_size = 8190
+forwarded_allow_ips = ""
+control_socket_disable = True
+accesslog = None

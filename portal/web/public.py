@@ -1,0 +1,36 @@
+"""Pages for everybody: landing, plans, help."""
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from portal.domain.catalog import CATALOG
+from portal.domain.errors import NotFound
+from portal.web.access import public
+from portal.web.words import FEATURE_NAMES
+
+blueprint = Blueprint("public", __name__)
+
+TOPICS = ("verify", "terms", "problems", "contact", "offline-or-leased")
+
+
+@blueprint.get("/")
+@public
+def landing() -> ResponseReturnValue:
+    """Say what this is and how to begin."""
+    return render_template("public/landing.html")
+
+
+@blueprint.get("/plans")
+@public
+def plans() -> ResponseReturnValue:
+    """Show what can be had."""
+    return render_template("public/plans.html", catalog=CATALOG, feature_names=FEATURE_NAMES)
+
+
+@blueprint.get("/help/<topic>")
+@public
+def help_page(topic: str) -> ResponseReturnValue:
+    """Show one help topic."""
+    if topic not in TOPICS:
+        raise NotFound("There is no help page of this name.")
+    return render_template(f"public/help/{topic}.html")
