@@ -26,7 +26,7 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from licensing.names import FEATURES
 from portal.domain.catalog import CATALOG
-from portal.web.templating import STATUSES, init_templating
+from portal.web.templating import STATUSES, feature_name, init_templating
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 23, 20, 12, 7, tzinfo=UTC)
@@ -68,19 +68,14 @@ class SampleForm(FlaskForm):  # type: ignore[misc]
         "What do you want to find out?",
         [InputRequired("Say what you want to find out"), Length(max=500)],
     )
-    region = SelectField("Region", choices=[("eu", "Europe"), ("us", "United States")])
+    region = SelectField("Region", choices={"eu": "Europe", "us": "United States"})
     mode = RadioField(
         "How will the router check its license?",
-        choices=[("offline", "Offline"), ("lease", "With leases")],
+        choices={"offline": "Offline", "lease": "With leases"},
         validators=[InputRequired("Choose offline or leases")],
     )
     features = SelectMultipleField(
-        "Features",
-        choices=[
-            ("routing", "Routing"),
-            ("usage_reporting", "Usage reporting"),
-            ("pii_filtering", "PII filtering"),
-        ],
+        "Features", choices={feature: feature_name(feature) for feature in FEATURES}
     )
     terms = BooleanField("I accept the terms of use", [InputRequired("Accept the terms to go on")])
 
