@@ -237,8 +237,11 @@ def number(value: float) -> str:
 def compact(value: int) -> str:
     """Return `1M`, `2.5M`, `40k` where that loses nothing, else all digits."""
     for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
-        if value >= size and value * 10 % size == 0:
-            return f"{value / size:g}{letter}"
+        if value >= size:
+            tenths, rest = divmod(value * 10, size)
+            if rest == 0:
+                return f"{tenths // 10:,}{f'.{tenths % 10}' if tenths % 10 else ''}{letter}"
+            break
     return number(value)
 
 

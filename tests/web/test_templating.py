@@ -124,7 +124,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize(
         ("value", "short"),
-        [(1_000_000, "1M"), (2_500_000, "2.5M"), (412_000, "412k"), (1_234_567, "1,234,567")],
+        [(1_000_000, "1M"), (2_500_000, "2.5M"), (412_000, "412k"), (1_234_500, "1,234,500")],
     )
     def test_compact(self, value: int, short: str) -> None:
         assert compact(value) == short
