@@ -7,7 +7,7 @@ the portal's templates stay strict.
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from jinja2 import Environment, PackageLoader, PrefixLoader
 from markupsafe import Markup
@@ -123,7 +123,7 @@ def form_field(
         params["autocomplete"] = autocomplete
     if isinstance(field, PasswordField):
         return component("password-input", params)
-    value = field._value()  # type: ignore[attr-defined]
+    value: str = cast(Any, field)._value()
     if isinstance(field, TextAreaField):
         return _text_area(field, params | {"rows": rows}, value)
     kind = getattr(field.widget, "input_type", "text")

@@ -4,6 +4,7 @@ Templates are strict: an undefined name is an error, not an empty string. Everyt
 over its arguments and the `now` given to `init_templating`.
 """
 
+import gzip
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -25,6 +26,7 @@ IMMUTABLE: Final = "public, max-age=31536000, immutable"
 REVALIDATE: Final = "public, no-cache"
 
 _HASH_LENGTH: Final = 16
+_COMPRESSED: Final = {".css", ".js", ".svg"}
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
@@ -37,7 +39,7 @@ class UnknownAsset(LookupError):
 
 
 class Assets:
-    """The static files and the hash of each, taken once when the application is made.
+    """The static files, the hash of each and its text compressed, once when the app is made.
 
     A page refers to `/static/css/shell.css?v=<hash>`. The hash is in the address, so the answer may
     be kept for ever; an address without the current hash must be revalidated.
@@ -45,11 +47,15 @@ class Assets:
 
     def __init__(self, folder: Path, url_path: str = "/static") -> None:
         self._url_path = url_path
-        self._versions = {
-            path.relative_to(folder).as_posix(): _version(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        self._versions: dict[str, str] = {}
+        self._compressed: dict[str, bytes] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                content = path.read_bytes()
+                self._versions[name] = hashlib.sha256(content).hexdigest()[:_HASH_LENGTH]
+                if path.suffix in _COMPRESSED:
+                    self._compressed[name] = gzip.compress(content, mtime=0)
 
     def url(self, path: str) -> str:
         """Return the address of the static file at `path`.
@@ -69,9 +75,24 @@ class Assets:
             return IMMUTABLE
         return REVALIDATE
 
+    def compress(self, response: Response) -> Response:
+        """Send the compressed text of a static file to whoever takes it.
 
-def _version(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:_HASH_LENGTH]
+        Pages are not compressed here: they hold secrets beside text that others choose (BREACH).
+        """
+        name = (request.view_args or {}).get("filename", "")
+        if request.endpoint != "static" or name not in self._compressed:
+            return response
+        response.vary.add("Accept-Encoding")
+        if response.status_code == 200 and request.accept_encodings["gzip"]:
+            response.close()
+            response.direct_passthrough = False
+            response.set_data(self._compressed[name])
+            response.headers["Content-Encoding"] = "gzip"
+            etag, _ = response.get_etag()
+            if etag is not None:
+                response.set_etag(etag, weak=True)
+        return response
 
 
 class Icons:
@@ -319,6 +340,7 @@ def init_templating(
         static: the folder of static files.
     """
     assets = Assets(static, app.static_url_path or "/static")
+    app.after_request(assets.compress)
     icons = Icons(templates / "partials" / "icons")
     times = TimeElements(now)
 

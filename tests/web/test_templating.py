@@ -1,5 +1,6 @@
 """What templates may call: assets, icons, times, numbers, statuses."""
 
+import gzip
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -65,6 +66,40 @@ class TestAssets:
     def test_a_missing_file_is_a_mistake(self, tmp_path: Path) -> None:
         with pytest.raises(UnknownAsset):
             Assets(tmp_path).url("no.css")
+
+
+class TestCompression:
+    PATH = "/static/css/shell.css"
+
+    def test_text_is_compressed_for_those_who_take_it(self, app: Flask) -> None:
+        plain = app.test_client().get(self.PATH, buffered=True)
+        packed = app.test_client().get(
+            self.PATH, headers={"Accept-Encoding": "br, gzip"}, buffered=True
+        )
+        assert "Content-Encoding" not in plain.headers
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(packed.data) == plain.data
+        assert len(packed.data) < len(plain.data) / 2
+        assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+
+    def test_refused_encoding_is_not_used(self, app: Flask) -> None:
+        answer = app.test_client().get(
+            self.PATH, headers={"Accept-Encoding": "gzip;q=0"}, buffered=True
+        )
+        assert "Content-Encoding" not in answer.headers
+
+    def test_a_cached_copy_is_confirmed(self, app: Flask) -> None:
+        client = app.test_client()
+        etag = client.get(self.PATH, headers={"Accept-Encoding": "gzip"}, buffered=True).headers[
+            "ETag"
+        ]
+        answer = client.get(self.PATH, headers={"If-None-Match": etag}, buffered=True)
+        assert answer.status_code == 304
+
+    def test_pages_are_left_alone(self, app: Flask) -> None:
+        app.add_url_rule("/page", "page", lambda: "x" * 5000)
+        answer = app.test_client().get("/page", headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in answer.headers
 
 
 class TestTimes:
