@@ -39,6 +39,7 @@ from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_acto
 from portal.web.problems import problem
 from portal.web.sessions import User
 from portal.web.templating import init_templating
+from portal.web.words import LIMIT_NAMES, TERM_NAMES
 
 MAX_FORM_BYTES = 256 * 1024
 MAX_FORM_PARTS = 200
@@ -90,6 +91,8 @@ def create_app(web: WebPortal) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     clock = web.transactions.ports.clock
     assets = init_templating(app, now=clock.now, templates=TEMPLATES, static=STATIC)
+
+    app.jinja_env.globals.update(term_names=TERM_NAMES, limit_names=LIMIT_NAMES)
 
     login = LoginManager(app)
     login.session_protection = None

@@ -3,7 +3,7 @@
 Source: "Refusals" of the lease protocol.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from portal.domain.errors import PortalError
 
@@ -128,3 +128,20 @@ class RequestReplayed(ProtocolError):
     status = 409
     title = "This request was answered before"
     next_action = "Ask with a new request id."
+
+
+REFUSALS: Final[tuple[type[ProtocolError], ...]] = (
+    MalformedRequest,
+    TooLarge,
+    UnsupportedMediaType,
+    UnknownInstance,
+    BadSignature,
+    InvalidRequest,
+    WrongAudience,
+    LicenseMismatch,
+    InstancesExhausted,
+    EnrollmentRefused,
+    PreviousLeaseRequired,
+    RequestReplayed,
+)
+"""Every refusal, in the order of their statuses' checks."""

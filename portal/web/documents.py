@@ -21,7 +21,8 @@ def document(content: bytes) -> Response:
     response = Response(content, content_type="application/json")
     response.set_etag(hashlib.sha256(content).hexdigest())
     response.headers["Cache-Control"] = "public, max-age=300"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/revocations/bundle.json")

@@ -34,8 +34,9 @@ def request_actor() -> Actor:
     who: SignedIn | None = g.get("signed_in")
     if who is None:
         return Actor("anonymous", None, g.address, g.request_id)
-    kind = "staff" if who.kind == "staff" else "person"
-    return Actor(kind, who.person_id, g.address, g.request_id)
+    return Actor(
+        "staff" if who.kind == "staff" else "person", who.person_id, g.address, g.request_id
+    )
 
 
 def signed_in() -> SignedIn:

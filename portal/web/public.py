@@ -5,7 +5,9 @@ from flask.typing import ResponseReturnValue
 
 from portal.domain.catalog import CATALOG
 from portal.domain.errors import NotFound
+from portal.domain.lease_errors import REFUSALS
 from portal.web.access import public
+from portal.web.portal import portal
 from portal.web.words import FEATURE_NAMES
 
 blueprint = Blueprint("public", __name__)
@@ -33,4 +35,10 @@ def help_page(topic: str) -> ResponseReturnValue:
     """Show one help topic."""
     if topic not in TOPICS:
         raise NotFound("There is no help page of this name.")
-    return render_template(f"public/help/{topic}.html")
+    web = portal()
+    return render_template(
+        f"public/help/{topic}.html",
+        origin=web.settings.origin,
+        terms_version=web.transactions.policy.terms_version,
+        problems=REFUSALS,
+    )

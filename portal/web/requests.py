@@ -48,7 +48,7 @@ class RequestForm(PortalForm):
     mode = RadioField(
         "How will it run?",
         [InputRequired("Choose how it will run.")],
-        choices=[("offline", "Offline"), ("lease", "Leased online")],
+        choices={"offline": "Offline", "lease": "Leased online"},
         default="offline",
     )
     bind = BooleanField("Bind the license to one instance")
@@ -65,10 +65,10 @@ class RequestForm(PortalForm):
 
     def offer(self, sku: str, names: list[tuple[str, str]]) -> None:
         """Fill in what can be chosen: the SKU's features, the account's deployments."""
-        self.features.choices = [(name, FEATURE_NAMES[name]) for name in CATALOG[sku].features]
+        self.features.choices = {name: FEATURE_NAMES[name] for name in CATALOG[sku].features}
         if not self.is_submitted() and not self.features.data:
             self.features.data = list(CATALOG[sku].features)
-        self.deployment.choices = [*names, (NEW, "A new deployment")]
+        self.deployment.choices = {**dict(names), NEW: "A new deployment"}
 
     def ask(self) -> dict[str, object]:
         """Return the values every request has."""

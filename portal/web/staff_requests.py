@@ -38,7 +38,7 @@ class ApproveForm(PortalForm):
     """The terms to grant: what was asked, unless staff change it."""
 
     act = HiddenField(default="check")
-    mode = RadioField("How it runs", choices=[("offline", "Offline"), ("lease", "Leased online")])
+    mode = RadioField("How it runs", choices={"offline": "Offline", "lease": "Leased online"})
     days = IntegerField(
         "Length in days",
         [InputRequired("Enter the days."), NumberRange(1, 366, "Enter 1 to 366 days.")],
@@ -60,7 +60,7 @@ class ApproveForm(PortalForm):
     def offer(self, row: Request) -> None:
         """Fill in the choices, and what was asked."""
         names = CATALOG[SKU_OF[row.kind]].features
-        self.features.choices = [(name, FEATURE_NAMES[name]) for name in names]
+        self.features.choices = {name: FEATURE_NAMES[name] for name in names}
         if not self.is_submitted():
             asked = row.asked
             self.mode.data = asked["mode"]
