@@ -18,6 +18,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from portal.web import components
+from portal.web.words import FEATURE_NAMES
 
 PRODUCT: Final = "Smart Router Licenses"
 VENDOR: Final = "Metrum"
@@ -276,9 +277,8 @@ def file_size(size: int) -> str:
 
 
 def feature_name(feature: str) -> str:
-    """Return how people read a feature: `PII filtering` for `pii_filtering`."""
-    words = feature.replace("_", " ")
-    return words[0].upper() + words[1:] if not words.startswith("pii ") else f"PII{words[3:]}"
+    """Return how people read a feature: `PII filtering`; one without a name as it is."""
+    return FEATURE_NAMES.get(feature, feature)
 
 
 @dataclass(frozen=True)

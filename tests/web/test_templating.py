@@ -177,7 +177,7 @@ class TestNumbers:
 
     def test_feature_name(self) -> None:
         assert feature_name("pii_filtering") == "PII filtering"
-        assert feature_name("usage_reporting") == "Usage reporting"
+        assert feature_name("yet_unnamed") == "yet_unnamed"
 
 
 class TestStatuses:

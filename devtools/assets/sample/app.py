@@ -24,9 +24,9 @@ from wtforms import (
 )
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
-from licensing.names import FEATURES
 from portal.domain.catalog import CATALOG
-from portal.web.templating import STATUSES, feature_name, init_templating
+from portal.web.templating import STATUSES, init_templating
+from portal.web.words import FEATURE_NAMES
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 23, 20, 12, 7, tzinfo=UTC)
@@ -74,9 +74,7 @@ class SampleForm(FlaskForm):  # type: ignore[misc]
         choices={"offline": "Offline", "lease": "With leases"},
         validators=[InputRequired("Choose offline or leases")],
     )
-    features = SelectMultipleField(
-        "Features", choices={feature: feature_name(feature) for feature in FEATURES}
-    )
+    features = SelectMultipleField("Features", choices=FEATURE_NAMES)
     terms = BooleanField("I accept the terms of use", [InputRequired("Accept the terms to go on")])
 
 
@@ -117,8 +115,8 @@ def create_sample() -> Flask:
             form=form,
             now=NOW,
             statuses=STATUSES,
-            plans=tuple(CATALOG.values()),
-            features=FEATURES,
+            catalog=CATALOG,
+            feature_names=FEATURE_NAMES,
             message="The request was decided by Robin Vale at 20:11 UTC.",
             request_id="5f0e2c9a1b7d4e6f8a90",
             fields=[
