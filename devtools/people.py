@@ -1,0 +1,82 @@
+"""The people of a development portal: one customer and one staff person, made once."""
+
+import os
+import secrets
+from pathlib import Path
+
+import pyotp
+
+from portal.config import Settings
+from portal.db.people import SecondFactor, person_by_email
+from portal.services.accounts import create_account
+from portal.services.context import Actor, Context
+from portal.services.second_factors import confirm_setup, start_setup
+from portal.services.sign_ups import accept_terms
+from portal.services.staff import create_staff
+from portal.wiring import wire_command
+
+STAFF_EMAIL = "staff@vendor.test"
+CUSTOMER_EMAIL = "customer@acme.test"
+ROLES = frozenset({"support", "approver", "keys", "admin"})
+ACTOR = Actor("command")
+
+
+def make_people(settings: Settings) -> str:
+    """Make both people unless they are there; return their password, made once per data directory."""
+    path = settings.data_dir / "secrets" / "development-password"
+    if not path.exists():
+        write_private(path, f"{secrets.token_urlsafe(12)}\n")
+    password = path.read_text().strip()
+    transactions = wire_command(settings).transactions
+    password_hash = transactions.ports.passwords.hash(password)
+    with transactions.writing(ACTOR) as context:
+        if person_by_email(context.session, STAFF_EMAIL) is None:
+            person = create_staff(
+                context,
+                email=STAFF_EMAIL,
+                roles=ROLES,
+                name="Sam Staff",
+                password_hash=password_hash,
+            )
+            set_up_factor(context, person.id)
+    with transactions.writing(ACTOR) as context:
+        if person_by_email(context.session, CUSTOMER_EMAIL) is None:
+            create_account(
+                context, name="Acme", owner_email=CUSTOMER_EMAIL, owner_name="Casey Customer"
+            )
+            owner = person_by_email(context.session, CUSTOMER_EMAIL)
+            if owner is not None:
+                owner.password_hash = password_hash
+                owner.email_confirmed_at = context.at
+                accept_terms(context, owner.id, None, "sign-up")
+    return password
+
+
+def set_up_factor(context: Context, person_id: str) -> None:
+    """Set a second factor up as the pages would, with the code of one step ago."""
+    secret = start_setup(context, person_id)
+    step_ago = context.at.timestamp() - 30
+    confirm_setup(context, person_id, pyotp.TOTP(secret).at(int(step_ago)))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def current_code(settings: Settings, email: str) -> str:
+    """Return the code a person's authenticator app would show now.
+
+    Raises:
+        LookupError: no such person, or they have no second factor.
+    """
+    transactions = wire_command(settings).transactions
+    with transactions.reading(ACTOR) as context:
+        person = person_by_email(context.session, email)
+        factor = None if person is None else context.session.get(SecondFactor, person.id)
+        if factor is None:
+            raise LookupError(f"{email} has no second factor")
+        secret = context.ports.secrets.open(factor.sealed_secret, factor.person_id).decode()
+        return pyotp.TOTP(secret).at(int(context.at.timestamp()))

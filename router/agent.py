@@ -1,0 +1,235 @@
+"""Enrolling and renewing: what a router does about its lease, one attempt at a time.
+
+Source: "The router" of the lease protocol. A lease is installed exactly when it verifies, is this
+instance's own, answers the pending request, is above the held one, and continues it (unless it
+warns of a clone or begins a new epoch).
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from licensing.encoding import b64encode, parse_json, sha256_hex
+from licensing.enrollment import EnrollmentRequest, LeaseRequest
+from licensing.envelope import Envelope
+from licensing.errors import LicensingError
+from licensing.lease import Lease
+from licensing.license import License
+from licensing.names import INSTANCE_ISSUER
+from licensing.verify import Trust, Verified, verify_lease, verify_license
+from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
+from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer
+from router.identity import Identity, load_identity, make_identity
+from router.lease_store import LeaseState, LeaseStore
+
+SOFTWARE: Final = "router-license/0.1.0"
+BOOT_ID: Final = secrets.token_hex(16)
+"""New at each start."""
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a router stands on: the license it has, the keys it trusts, and the time."""
+
+    license: Verified[License]
+    trust: Trust
+    at: int
+
+    @property
+    def origin(self) -> str:
+        """The portal's origin by the license; requests are made out to it."""
+        terms = self.license.document.lease
+        if terms is None:
+            raise UsageError("the license works offline: it needs no lease")
+        return terms.url
+
+
+def read_grounds(data: bytes, trust: Trust, at: int, fingerprint: str | None) -> Grounds:
+    """Verify the license a lease is asked for.
+
+    Raises:
+        LicensingError: it does not verify here and now.
+    """
+    return Grounds(verify_license(data, trust, at, fingerprint=fingerprint), trust, at)
+
+
+def enroll(
+    store: LeaseStore,
+    grounds: Grounds,
+    code: str,
+    fetch: Fetch,
+    *,
+    fingerprint: str | None = None,
+    label: str | None = None,
+    license_path: Path | None = None,
+    keyset_path: Path | None = None,
+) -> Lease:
+    """Enroll this router and install its first lease. Safe to repeat after a lost answer.
+
+    Raises:
+        StateError, Unreachable, Refused, LicensingError: nothing was installed.
+    """
+    aud = grounds.origin
+    state = store.load()
+    if state.lease is not None:
+        raise StateError(
+            f"{store.directory} is enrolled as {state.instance_id} already; "
+            "use another directory for another instance"
+        )
+    identity = load_identity(store.directory) or make_identity(store.directory)
+    state = store.with_pending(state)
+    request = EnrollmentRequest(
+        typ=EnrollmentRequest.TYP,
+        iss=INSTANCE_ISSUER,
+        issued_at=grounds.at,
+        aud=aud,
+        request_id=state.pending or "",
+        code=code,
+        public_key=b64encode(identity.public_key),
+        fingerprint=fingerprint,
+        label=label,
+        software=SOFTWARE,
+        license_id=grounds.license.document.license_id,
+        license_sha256=grounds.license.payload_sha256,
+    )
+    answer = fetch("/v1/enrollments", identity.sign(request).to_bytes())
+    instance_id, envelope = _read_enrollment(require_answer(answer, 201))
+    lease = _accept(envelope, grounds, identity, state).document
+    if lease.instance_id != instance_id:
+        raise Unreachable("the answer names another instance than its lease")
+    store.save(
+        replace(
+            state,
+            instance_id=instance_id,
+            lease=envelope.to_bytes().decode(),
+            pending=None,
+            fingerprint=fingerprint,
+            license_path=None if license_path is None else str(license_path.absolute()),
+            keyset_path=None if keyset_path is None else str(keyset_path.absolute()),
+        )
+    )
+    return lease
+
+
+def _read_enrollment(body: bytes) -> tuple[str, Envelope]:
+    try:
+        value = parse_json(body, max_bytes=MAX_ANSWER_BYTES)
+        return str(value["instance_id"]), Envelope.from_object(value["lease"])
+    except (LicensingError, KeyError, TypeError) as error:
+        raise Unreachable(f"the answer is not an enrollment: {error}") from error
+
+
+def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
+    """Ask for the next lease and install it.
+
+    Raises:
+        StateError, Unreachable, Refused, LicensingError: the held lease stands.
+    """
+    aud = grounds.origin
+    state = store.load()
+    identity = load_identity(store.directory)
+    held = state.held()
+    if identity is None or held is None or state.instance_id is None:
+        raise StateError(f"{store.directory} is not enrolled; run router-license enroll first")
+    state = store.with_pending(state)
+    body = sign_request(identity, state, held, grounds, aud)
+    try:
+        envelope = _ask(fetch, body, state)
+    except Refused as refusal:
+        if refusal.code != "request-replayed":
+            raise
+        # Answered too long ago to be answered again: this id can never succeed.
+        state = store.with_pending(replace(state, pending=None))
+        envelope = _ask(fetch, sign_request(identity, state, held, grounds, aud), state)
+    lease = _accept(envelope, grounds, identity, state).document
+    store.save(replace(state, lease=envelope.to_bytes().decode(), pending=None))
+    return lease
+
+
+def sign_request(
+    identity: Identity, state: LeaseState, held: Lease, grounds: Grounds, aud: str
+) -> Envelope:
+    """Sign the pending lease request."""
+    envelope = state.envelope()
+    assert envelope is not None
+    return identity.sign(
+        LeaseRequest(
+            typ=LeaseRequest.TYP,
+            iss=INSTANCE_ISSUER,
+            issued_at=grounds.at,
+            aud=aud,
+            request_id=state.pending or "",
+            license_id=grounds.license.document.license_id,
+            license_sha256=grounds.license.payload_sha256,
+            instance_id=held.instance_id,
+            fingerprint=state.fingerprint,
+            prev_epoch=held.epoch,
+            prev_seq=held.seq,
+            prev_sha256=sha256_hex(envelope.payload),
+            boot_id=BOOT_ID,
+            bundle_version=0,
+            keyset_version=grounds.trust.version or 0,
+            software=SOFTWARE,
+        )
+    )
+
+
+def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
+    """Send a lease request; bring the held lease along where the portal asks for it."""
+    try:
+        body = require_answer(fetch("/v1/leases", request.to_bytes()), 200)
+    except Refused as refusal:
+        held = state.envelope()
+        if refusal.code != "previous-lease-required" or held is None:
+            raise
+        both = {"request": request.to_object(), "prev_lease": held.to_object()}
+        body = require_answer(fetch("/v1/leases", json.dumps(both).encode()), 200)
+    try:
+        return Envelope.parse(body)
+    except LicensingError as error:
+        raise Unreachable(f"the answer is not a lease: {error.detail}") from error
+
+
+def _accept(
+    envelope: Envelope, grounds: Grounds, identity: Identity, state: LeaseState
+) -> Verified[Lease]:
+    """Check every rule a lease must keep before it is installed.
+
+    Raises:
+        LicensingError: it does not verify.
+        RouterError: it is genuine, and not the answer to the pending request.
+    """
+    verified = verify_lease(
+        envelope.to_bytes(), grounds.trust, grounds.at, instance_keyid=identity.keyid
+    )
+    lease = verified.document
+    rules: list[tuple[str, Callable[[], bool]]] = [
+        ("it answers another request", lambda: lease.request_id == state.pending),
+        (
+            "it is for another deployment",
+            lambda: lease.deployment_id == grounds.license.document.deployment_id,
+        ),
+    ]
+    held, held_envelope = state.held(), state.envelope()
+    if held is not None and held_envelope is not None:
+        rules += [
+            (
+                "it is not above the lease at hand",
+                lambda: (lease.epoch, lease.seq) > (held.epoch, held.seq),
+            ),
+            (
+                "it does not continue the lease at hand",
+                lambda: (
+                    lease.prev_sha256 == sha256_hex(held_envelope.payload)
+                    or lease.clone_warning is True
+                    or lease.epoch > held.epoch
+                ),
+            ),
+        ]
+    for complaint, holds in rules:
+        if not holds():
+            raise RouterError(f"the lease was not installed: {complaint}", code="lease-rejected")
+    return verified

@@ -1,0 +1,448 @@
+"""The `router-license` command.
+
+Data on standard output, messages on standard error. Exit codes: 0 valid or done; 1 internal or I/O;
+2 usage; 3 malformed or bad signature; 4 refused by the portal; 5 genuine but not for this time,
+instance, issuer or product; 6 revoked, suspended or superseded; 7 cannot decide.
+
+What needs the network or a private key is imported by the commands that use it, so that verifying a
+file starts fast.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from licensing.encoding import sha256_hex
+from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
+from licensing.errors import LicensingError
+from licensing.keys import PublicKey
+from licensing.license import License
+from licensing.names import CODES, ROUTER_CODES
+from licensing.verify import (
+    KeysetTrust,
+    SingleKeyTrust,
+    Trust,
+    examine_license,
+    verify_bundle,
+    verify_keyset,
+)
+from router.clock import unix_now
+from router.errors import FAILED, OK, USAGE, Refused, RouterError, UsageError
+from router.files import read_file
+from router.report import failure, instant, safe_summary, say, show
+
+KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
+CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Speaks JSON about usage errors, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the call and leave with 2."""
+        if "--json" in sys.argv:
+            show({"error": {"code": "usage", "message": message}}, as_json=True)
+        say(f"{message}\nTry: {self.prog} --help")
+        sys.exit(USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and leave with its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except LicensingError as error:
+        status = refuse(error, as_json=options.json)
+    except RouterError as error:
+        status = error.exit
+        tell(error, as_json=options.json)
+    except BrokenPipeError:
+        # Whoever read the output left; nothing is wrong with what was asked.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    except OSError as error:
+        status = FAILED
+        tell(
+            RouterError(f"{error.filename or ''} {error.strerror}", code="io"), as_json=options.json
+        )
+    sys.exit(status)
+
+
+def tell(error: RouterError, *, as_json: bool) -> None:
+    """Report an error of the command itself."""
+    known: dict[str, Any] = {"code": error.code, "message": error.message}
+    if isinstance(error, Refused):
+        known |= {"status": error.status, "next_action": error.next_action}
+    if as_json:
+        show({"error": known}, as_json=True)
+    say(f"{error.message} [{error.code}]")
+    if isinstance(error, Refused):
+        say(error.next_action)
+
+
+def refuse(error: LicensingError, *, as_json: bool, also: tuple[Any, ...] = ()) -> int:
+    """Report a document that does not verify; return its exit code."""
+    facts = failure(error, also)
+    if as_json:
+        show(facts, as_json=True)
+    else:
+        show({"result": "invalid", "code": error.code, "detail": error.detail}, as_json=False)
+    known = CODES.get(error.code)
+    say(f"{error.code}: {facts['meaning']}")
+    say(f"next: {facts['next_step']}")
+    return known.exit if known else FAILED
+
+
+def read_input(name: str, what: str) -> bytes:
+    """Read a named file, or standard input for `-`.
+
+    Raises:
+        RouterError: it cannot be read.
+    """
+    if name == "-":
+        return sys.stdin.buffer.read(MAX_BUNDLE_BYTES + 1)
+    return read_file(Path(name), what)
+
+
+def parse_time(text: str) -> int:
+    """Read `--as-of`: RFC 3339 or Unix seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: another form.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
+        ) from None
+    if at.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
+    return int(at.timestamp())
+
+
+def open_trust(options: argparse.Namespace, at: int) -> Trust:
+    """Return what the command trusts: an approved key, or a verified keyset.
+
+    Raises:
+        UsageError: neither was named.
+        LicensingError: the keyset does not verify under its own roots.
+    """
+    if options.public_key:
+        return SingleKeyTrust(PublicKey.from_pem(read_file(Path(options.public_key), "public key")))
+    path = options.keyset or os.environ.get(KEYSET_VARIABLE)
+    if not path:
+        raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
+    verified = verify_keyset(read_file(Path(path), "keyset"), at)
+    if at >= verified.document.expires_at:
+        say("warning: the keyset has expired; fetch the current one from the portal")
+    return KeysetTrust(verified.document)
+
+
+def moment(options: argparse.Namespace) -> int:
+    """Return the instant to judge at (Unix time)."""
+    return unix_now() if options.as_of is None else int(options.as_of)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Verify a license completely."""
+    at = moment(options)
+    data = read_input(options.file, "license")
+    bundle = read_file(Path(options.bundle), "revocation bundle") if options.bundle else None
+    report = examine_license(
+        data,
+        open_trust(options, at),
+        at,
+        fingerprint=options.fingerprint,
+        bundle=bundle,
+        require_current_bundle=options.require_current_bundle,
+    )
+    if report.error is not None or report.verified is None:
+        error = report.error
+        assert error is not None
+        return refuse(error, as_json=options.json, also=report.also)
+    verified = report.verified
+    summary = safe_summary(
+        verified.document, status="valid", keyid=verified.keyid, sha256=verified.payload_sha256
+    )
+    if options.json:
+        show({"result": "valid", **summary}, as_json=True)
+    else:
+        show(
+            {"result": "valid"} | {key: summary[key] for key in summary if key != "status"},
+            as_json=False,
+        )
+        if verified.document.binding.fingerprints and options.fingerprint is None:
+            say(
+                "the license is bound; name this instance's fingerprint with --fingerprint to check"
+            )
+    return OK
+
+
+def run_summarize(options: argparse.Namespace) -> int:
+    """Print the safe facts of a license, verified where a keyset is named."""
+    at = moment(options)
+    data = read_input(options.file, "license")
+    envelope = Envelope.parse(data)
+    license_ = License.parse(envelope.payload)
+    status, keyid = "UNVERIFIED", envelope.signatures[0].keyid
+    if options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE):
+        report = examine_license(data, open_trust(options, at), at)
+        status = report.error.code if report.error else "valid"
+        keyid = report.verified.keyid if report.verified else keyid
+    sha256 = sha256_hex(envelope.payload)
+    show(safe_summary(license_, status=status, keyid=keyid, sha256=sha256), as_json=options.json)
+    return OK
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    """Print everything a signed file says, marked UNVERIFIED until it is verified."""
+    import msgspec
+
+    at = moment(options)
+    data = read_input(options.file, "file")
+    envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
+    status = "UNVERIFIED"
+    if envelope.payload_type == License.PAYLOAD_TYPE and (
+        options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
+    ):
+        report = examine_license(data, open_trust(options, at), at)
+        status = f"INVALID: {report.error.code}" if report.error else "verified"
+    payload = msgspec.json.decode(envelope.payload)
+    facts = {
+        "status": status,
+        "payload_type": envelope.payload_type,
+        "keyids": [signature.keyid for signature in envelope.signatures],
+        "file_sha256": sha256_hex(data),
+        "payload_sha256": sha256_hex(envelope.payload),
+        "payload": payload,
+    }
+    if options.json:
+        show(facts, as_json=True)
+        return OK
+    show({key: value for key, value in facts.items() if key != "payload"}, as_json=False)
+    for name, value in payload.items() if isinstance(payload, dict) else ():
+        is_time = name.endswith("_at") and isinstance(value, int)
+        show({f"  {name}": f"{value} ({instant(value)})" if is_time else value}, as_json=False)
+    if status == "UNVERIFIED":
+        say("UNVERIFIED: anybody could have written this; run router-license verify")
+    return OK
+
+
+def run_bundle_verify(options: argparse.Namespace) -> int:
+    """Verify a revocation bundle."""
+    at = moment(options)
+    trust = open_trust(options, at)
+    verified = verify_bundle(read_input(options.file, "bundle"), trust, at, floor=options.floor)
+    bundle = verified.document
+    facts = {
+        "result": "valid",
+        "version": bundle.version,
+        "issued_at": instant(bundle.issued_at),
+        "expires_at": instant(bundle.expires_at),
+        "entries": len(bundle.entries),
+        "key_id": verified.keyid,
+    }
+    show(facts, as_json=options.json)
+    return OK
+
+
+def run_keyset_verify(options: argparse.Namespace) -> int:
+    """Verify a keyset under its own roots."""
+    at = moment(options)
+    verified = verify_keyset(read_input(options.file, "keyset"), at)
+    keyset = verified.document
+    expired = at >= keyset.expires_at
+    facts: dict[str, Any] = {
+        "result": "valid",
+        "version": keyset.version,
+        "issuer": keyset.iss,
+        "expires_at": instant(keyset.expires_at),
+        "expired": expired,
+        "roots": [root.keyid for root in keyset.roots],
+        "root_threshold": keyset.root_threshold,
+        "keys": [f"{key.role} {key.status} {key.keyid}" for key in keyset.keys],
+    }
+    show(facts, as_json=options.json)
+    if expired:
+        say("warning: the keyset has expired; it still verifies licenses, and takes no updates")
+    return OK
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """Say what a code means and what to do."""
+    code = options.code
+    if code in CODES:
+        known = CODES[code]
+        facts = {
+            "code": code,
+            "exit": known.exit,
+            "router_code": known.router_code,
+            "meaning": known.meaning,
+            "next_step": known.next_step,
+        }
+    elif code in ROUTER_CODES:
+        shown = ROUTER_CODES[code]
+        facts = {"code": code, "meaning": shown.meaning, "next_step": shown.next_step}
+    else:
+        raise UsageError(f"no code {code!r}; known are {', '.join([*CODES, *ROUTER_CODES])}")
+    show(facts, as_json=options.json)
+    return OK
+
+
+def run_enroll(options: argparse.Namespace) -> int:
+    """Enroll this router with a code and install its first lease."""
+    from router.agent import enroll, read_grounds
+    from router.fetch import HttpFetch
+    from router.lease_store import LeaseStore, describe
+
+    at = moment(options)
+    code = read_code(options)
+    trust = open_trust(options, at)
+    grounds = read_grounds(read_input(options.license, "license"), trust, at, options.fingerprint)
+    fetch = HttpFetch(options.url or grounds.origin, options.ca_file)
+    with LeaseStore(options.state_dir).locked(create=True) as store:
+        enroll(
+            store,
+            grounds,
+            code,
+            fetch,
+            fingerprint=options.fingerprint,
+            label=options.label,
+            license_path=None if options.license == "-" else Path(options.license),
+            keyset_path=Path(keyset)
+            if (keyset := options.keyset or os.environ.get(KEYSET_VARIABLE))
+            else None,
+        )
+        show(readable(describe(store.load(), at), options), as_json=options.json)
+    return OK
+
+
+def read_code(options: argparse.Namespace) -> str:
+    """Read the enrollment code from a file, standard input or the environment.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if options.code_file:
+        text = read_input(options.code_file, "enrollment code").decode("ascii", "replace")
+    else:
+        text = os.environ.get(CODE_VARIABLE, "")
+    lines = text.strip().splitlines()
+    if not lines:
+        raise UsageError(
+            f"bring the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
+        )
+    return lines[0].strip()
+
+
+def run_renew(options: argparse.Namespace) -> int:
+    """Renew the lease now."""
+    from router.agent import read_grounds, renew
+    from router.fetch import HttpFetch
+    from router.lease_store import LeaseStore, describe
+
+    at = moment(options)
+    with LeaseStore(options.state_dir).locked() as store:
+        state = store.load()
+        options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
+        license_path = options.license or state.license_path
+        if license_path is None:
+            raise UsageError("name the license with --license FILE")
+        trust = open_trust(options, at)
+        data = read_input(license_path, "license")
+        grounds = read_grounds(data, trust, at, state.fingerprint)
+        renew(store, grounds, HttpFetch(options.url or grounds.origin, options.ca_file))
+        show(readable(describe(store.load(), at), options), as_json=options.json)
+    return OK
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended."""
+    from router.lease_store import LeaseStore, describe
+
+    at = moment(options)
+    if not options.state_dir.is_dir():
+        raise UsageError(f"there is no lease directory {options.state_dir}")
+    facts = describe(LeaseStore(options.state_dir).load(), at)
+    show(readable(facts, options), as_json=options.json)
+    if facts.get("serves"):
+        return OK
+    return {"not-enrolled": 7, "expired": 5}.get(str(facts["status"]), 6)
+
+
+def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return facts with instants as people read them, unless JSON is asked for."""
+    known = {name: value for name, value in facts.items() if value is not None}
+    if options.json:
+        return known
+    return {
+        name: instant(value) if name.endswith("_at") else value for name, value in known.items()
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="router-license", description="Verify licenses; hold and renew leases.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument("--as-of", type=parse_time, metavar="TIME", help="judge at this instant")
+    keys = _Parser(add_help=False)
+    keys.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
+    keys.add_argument("--public-key", metavar="FILE", help="an approved key in PEM, no keyset")
+
+    def add(name: str, run: Any, *parents: _Parser) -> _Parser:
+        summary = (run.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(
+            name, parents=[common, *parents], help=summary, description=summary
+        )
+        command.set_defaults(run=run)
+        return command
+
+    verify = add("verify", run_verify, keys)
+    verify.add_argument("file", metavar="FILE", help="license.json, or - for standard input")
+    verify.add_argument("--fingerprint", help="this instance's")
+    verify.add_argument("--bundle", metavar="FILE", help="a revocation bundle")
+    verify.add_argument("--require-current-bundle", action="store_true")
+    for name, run in (("inspect", run_inspect), ("summarize", run_summarize)):
+        add(name, run, keys).add_argument("file", metavar="FILE", help="or - for standard input")
+
+    nouns: tuple[tuple[str, Any, tuple[_Parser, ...]], ...] = (
+        ("bundle", run_bundle_verify, (keys,)),
+        ("keyset", run_keyset_verify, ()),
+    )
+    for noun, run, parents in nouns:
+        group = commands.add_parser(noun, help=(run.__doc__ or "").splitlines()[0])
+        acts = group.add_subparsers(required=True, metavar="verify", parser_class=_Parser)
+        act = acts.add_parser("verify", parents=[common, *parents])
+        act.add_argument("file", metavar="FILE", help="or - for standard input")
+        act.set_defaults(run=run)
+        if noun == "bundle":
+            act.add_argument("--floor", type=int, default=0, help="highest version seen before")
+
+    add("explain", run_explain).add_argument("code", metavar="CODE")
+
+    network = _Parser(add_help=False)
+    network.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    network.add_argument("--url", help="where to send instead of the license's lease.url")
+    network.add_argument("--ca-file", type=Path, help="trust this CA instead of the system's")
+    enroll = add("enroll", run_enroll, keys, network)
+    enroll.add_argument("--license", required=True, metavar="FILE")
+    enroll.add_argument("--code-file", metavar="FILE", help=f"or - , or {CODE_VARIABLE}")
+    enroll.add_argument("--fingerprint")
+    enroll.add_argument("--label", help="what people call this router")
+    add("renew", run_renew, keys, network).add_argument("--license", metavar="FILE")
+    status = add("status", run_status)
+    status.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

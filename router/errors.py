@@ -1,0 +1,52 @@
+"""What can go wrong on the router's side, each with the exit code of `router-license`."""
+
+from typing import ClassVar, Final
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+REFUSED: Final = 4
+
+
+class RouterError(Exception):
+    """A command cannot do what it was asked; the message says how to mend it."""
+
+    exit: ClassVar[int] = FAILED
+    code: str = "failed"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class UsageError(RouterError):
+    """The command was called in a way that cannot work."""
+
+    exit = USAGE
+    code = "usage"
+
+
+class StateError(RouterError):
+    """The lease directory is missing, damaged, in use, or of another router."""
+
+    code = "state"
+
+
+class Unreachable(RouterError):
+    """The portal gave no answer that counts: no connection, a redirect, a page, a 5xx."""
+
+    code = "unreachable"
+
+
+class Refused(RouterError):
+    """The portal refused, by a problem document."""
+
+    exit = REFUSED
+    code = "refused"
+
+    def __init__(self, message: str, *, code: str, status: int, next_action: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.next_action = next_action

@@ -1,0 +1,50 @@
+"""Files that survive crashes: written beside, synced, then renamed over the old one."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from router.errors import RouterError
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Read a file a person named.
+
+    Raises:
+        RouterError: it cannot be read; the message names it.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RouterError(f"cannot read the {what} {path}: {error.strerror}", code="io") from error
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file in one step; after a crash it holds the old or the new content, whole.
+
+    Raises:
+        OSError: the disk is full or the directory cannot be written; the old content stands.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

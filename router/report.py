@@ -1,0 +1,83 @@
+"""What commands print: facts of a license as mappings, for people and for programs."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from licensing.errors import LicensingError
+from licensing.license import License
+from licensing.names import CODES
+from licensing.verify import Check
+
+
+def instant(seconds: int) -> str:
+    """Return Unix time as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def safe_summary(
+    license_: License, *, status: str, keyid: str | None, sha256: str
+) -> dict[str, Any]:
+    """Return the facts that may be pasted into a ticket."""
+    summary = {
+        "status": status,
+        "license_id": license_.license_id,
+        "customer_id": license_.customer_id,
+        "deployment_id": license_.deployment_id,
+        "revision": license_.revision,
+        "sku": license_.sku,
+        "mode": license_.mode,
+        "issuer": license_.iss,
+        "key_id": keyid,
+        "payload_sha256": sha256,
+        "issued_at": instant(license_.issued_at),
+        "not_before": instant(license_.not_before_at),
+        "expires_at": instant(license_.expires_at),
+        "features": list(license_.features),
+        "limits": msgspec.to_builtins(license_.limits),
+        "budget_tokens": None if license_.budget is None else license_.budget.tokens_total,
+    }
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def failure(error: LicensingError, also: tuple[Check, ...] = ()) -> dict[str, Any]:
+    """Return why a document was refused, with what to do and what else could be answered."""
+    known = CODES.get(error.code)
+    return {
+        "result": "invalid",
+        "code": error.code,
+        "detail": error.detail,
+        "router_code": known.router_code if known else None,
+        "meaning": known.meaning if known else None,
+        "next_step": known.next_step if known else None,
+        "also": [
+            {"check": check.name, "result": check.code or "ok"}
+            | ({"detail": check.error.detail} if check.error else {})
+            for check in also
+        ],
+    }
+
+
+def show(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print facts on standard output: one JSON object, or a line each."""
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))  # noqa: T201
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            shown = ", ".join(str(each) for each in value) or "none"
+        elif isinstance(value, dict):
+            shown = ", ".join(f"{key}={each}" for key, each in value.items()) or "none"
+        elif isinstance(value, bool):
+            shown = "yes" if value else "no"
+        else:
+            shown = str(value)
+        print(f"{name + ':':<17}{shown}")  # noqa: T201
+
+
+def say(message: str) -> None:
+    """Print a message on standard error."""
+    print(f"router-license: {message}", file=sys.stderr)  # noqa: T201
