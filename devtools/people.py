@@ -22,7 +22,7 @@ ACTOR = Actor("command")
 
 
 def make_people(settings: Settings) -> str:
-    """Make both people unless they are there; return their password, made once per data directory."""
+    """Make both people unless they are there; return their password, made once."""
     path = settings.data_dir / "secrets" / "development-password"
     if not path.exists():
         write_private(path, f"{secrets.token_urlsafe(12)}\n")

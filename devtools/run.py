@@ -103,7 +103,8 @@ def main() -> int:
     while not asked_to_stop:
         for name, child in children.items():
             if child.poll() is not None:
-                print(f"make run: {name} ended with {child.returncode}; stopping all.", file=sys.stderr)
+                ended = f"make run: {name} ended with {child.returncode}; stopping all."
+                print(ended, file=sys.stderr)
                 stop(children)
                 return 1
         time.sleep(0.5)

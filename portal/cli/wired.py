@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Event
 from typing import Final, Protocol
 
 import click
@@ -11,7 +12,6 @@ from portal.config import Settings, load_settings
 from portal.db.session import Database
 from portal.domain.errors import Invalid
 from portal.domain.ports import KeyMaker
-from portal.jobs.worker import Worker
 from portal.services.context import Actor, Transactions
 
 COMMAND: Final = Actor("command")
@@ -41,12 +41,24 @@ class Wired(Protocol):
         ...
 
 
+class Runner(Protocol):
+    """The worker, as far as the command runs it."""
+
+    def run_once(self) -> int:
+        """Run what is due now; return how many jobs were run."""
+        ...
+
+    def run_forever(self, stop: Event) -> None:
+        """Work until `stop` is set."""
+        ...
+
+
 @dataclass(frozen=True)
 class Wirings:
     """How to open the wirings of the command and of the worker."""
 
     command: Callable[[Settings], Wired]
-    worker: Callable[[Settings], tuple[Wired, Worker]]
+    worker: Callable[[Settings], tuple[Wired, Runner]]
 
 
 def wired() -> Wired:

@@ -8,7 +8,7 @@ from portal.domain.errors import PortalError
 from portal.web.drafts import draft_fields
 
 
-class PortalForm(FlaskForm):  # type: ignore[misc]
+class PortalForm(FlaskForm):
     """A form of the portal; a GET that names a draft comes back filled."""
 
     @classmethod

@@ -7,7 +7,7 @@ from portal.services.sign_ins import SignedIn, load
 from portal.web.portal import portal, request_actor
 
 
-class User(UserMixin):  # type: ignore[misc]
+class User(UserMixin):
     """Who is signed in, as Flask-Login wants to have it; its id is the token."""
 
     def __init__(self, who: SignedIn) -> None:

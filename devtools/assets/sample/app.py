@@ -56,7 +56,7 @@ SERVED = (
 )
 
 
-class SampleForm(FlaskForm):  # type: ignore[misc]
+class SampleForm(FlaskForm):
     """One field of each kind."""
 
     name = StringField("Deployment name", [InputRequired("Enter a name for the deployment")])

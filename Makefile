@@ -1,0 +1,47 @@
+# Two commands do all set-up: `make run` and `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup run test check bench assets totp asvs schemas vectors
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml devtools/setup/environment.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh devtools/setup/environment.sh
+	@touch $(STAMP)
+
+run: setup
+	@exec $(BIN)/python -m devtools.run
+
+test: check
+	@PYTHON="$(abspath $(BIN)/python)" sh devtools/setup/test-programs.sh
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m devtools.templates
+
+bench: setup
+	@PYTHON="$(abspath $(BIN)/python)" sh devtools/setup/test-programs.sh
+	@$(BIN)/python -m devtools.bench
+
+assets:
+	cd devtools/assets && npm ci --ignore-scripts && node build.mjs
+
+totp: setup
+	@$(BIN)/python -m devtools.totp --email "$(EMAIL)"
+
+asvs: setup
+	@$(BIN)/python -m devtools.asvs
+
+schemas: setup
+	$(BIN)/python -m devtools.schemas
+
+vectors: setup
+	$(BIN)/python -m devtools.vectors

@@ -1,0 +1,47 @@
+"""Entitlements and licenses."""
+
+from typing import Any
+
+from portal.db.deployments import Deployment
+from portal.db.entitlements import Entitlement
+from portal.db.licenses import License
+from portal.services.context import Actor, Transactions
+from portal.services.entitlements import approve_entitlement, propose_entitlement
+from portal.services.licenses import issue_license, request_issue
+from tests.factories.accounts import make_customer, make_deployment, make_staff
+
+COMMAND = Actor("command")
+
+
+def make_entitlement(
+    transactions: Transactions, deployment: Deployment, *, staff: str | None = None, **terms: Any
+) -> Entitlement:
+    """Make an approved entitlement; an evaluation unless `terms` say otherwise."""
+    terms = {"sku": "eval-72h", "reason": "a test", **terms}
+    with transactions.writing(COMMAND) as context:
+        made = propose_entitlement(context, deployment_id=deployment.id, created_by=staff, **terms)
+        return approve_entitlement(context, made.id, approved_by=staff)
+
+
+def issue(transactions: Transactions, entitlement: Entitlement) -> License:
+    """Issue the license of an entitlement."""
+    with transactions.writing(COMMAND) as context:
+        asked = request_issue(context, entitlement.id, cause="start")
+    issue_license(transactions, asked.id, COMMAND)
+    with transactions.reading(COMMAND) as context:
+        return context.session.get_one(License, asked.id)
+
+
+def make_license(transactions: Transactions, **terms: Any) -> License:
+    """Make an account, a deployment, an entitlement and its license."""
+    account, _ = make_customer(transactions)
+    deployment = make_deployment(transactions, account)
+    return issue(transactions, make_entitlement(transactions, deployment, **terms))
+
+
+def make_lease_license(transactions: Transactions, **terms: Any) -> License:
+    """Make a license in lease mode."""
+    return make_license(transactions, mode="lease", **terms)
+
+
+__all__ = ["issue", "make_entitlement", "make_lease_license", "make_license", "make_staff"]
