@@ -66,6 +66,7 @@ _HEAD = (
         _INSTANCES.c.fingerprint,
         _INSTANCES.c.retired_at,
         _INSTANCES.c.released_at,
+        _INSTANCES.c.slot_free_at,
         _INSTANCES.c.epoch,
         _INSTANCES.c.seq,
         _INSTANCES.c.lease_sha256,
