@@ -97,6 +97,8 @@ def create_app(web: WebPortal) -> Flask:
     login = LoginManager(app)
     login.session_protection = None
     login.user_loader(_load_user)
+    # There is no remember cookie; looking for one would open the session of every request.
+    app.after_request_funcs[None].remove(login._update_remember_cookie)
 
     app.before_request(_begin)
     app.before_request(_refuse_unstorable)
