@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from portal.db.emails import Email
+from portal.db.instances import Instance
 from portal.db.jobs import Job
 from portal.db.leases import Lease
 from portal.db.people import EmailToken, FormDraft, RateCount
@@ -109,7 +110,12 @@ class Handlers:
                 delete(EmailToken).where(EmailToken.expires_at <= at - KEEP_DONE_JOBS),
                 delete(Job).where(Job.done_at <= at - KEEP_DONE_JOBS),
                 update(Lease)
-                .where(Lease.issued_at <= at - KEEP_ANSWERS, Lease.envelope.is_not(None))
+                .where(
+                    Lease.issued_at <= at - KEEP_ANSWERS,
+                    Lease.envelope.is_not(None),
+                    # An instance's last lease is kept whole, however old it is.
+                    Lease.id.not_in(select(Instance.lease_id)),
+                )
                 .values(envelope=None),
             ):
                 context.session.execute(statement)

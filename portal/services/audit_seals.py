@@ -98,8 +98,8 @@ def seal_committed(context: Context) -> AuditSeal | None:
         .where(Lease.number > lease_from, Lease.issued_at < context.at - LEASE_SETTLED)
         .order_by(Lease.number)
         .limit(BATCH)
-    ).tuples()
-    sealed_leases = list(leases)
+    )
+    sealed_leases = [(number, sha256) for number, sha256 in leases]
     if not rows and not sealed_leases:
         return None
     seal = AuditSeal(

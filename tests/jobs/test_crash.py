@@ -43,11 +43,13 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
     opened = transactions(database_url, keys)
     with opened.writing(COMMAND) as context:
         init_keys(context, SignerDirectory(keys, PASSPHRASE, ROLES))
-    account, _ = make_customer(opened)
     make_worker(opened, keys / "mail").run_once()
     point, licenses = 1, 0
     while True:
         assert point < SAFETY, "the worker never came to an end"
+        account, _ = make_customer(opened, f"jo{point}@newco.example")
+        while make_worker(opened, keys / "mail").run_once():
+            pass
         deployment = make_deployment(opened, account, f"deployment {point}")
         entitlement = make_entitlement(opened, deployment)
         with opened.writing(COMMAND) as context:
@@ -78,4 +80,5 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
         if not died:
             break
         point += 1
+    opened.database.dispose()
     assert point > 20, "the points of work were not reached"
