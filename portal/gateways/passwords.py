@@ -3,10 +3,13 @@
 Source: RFC 9106; OWASP's password storage recommendations (19 MiB, two passes or more).
 """
 
+from base64 import b64encode
+from secrets import token_bytes
 from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher as Argon2
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 
 class Argon2Passwords:
@@ -17,7 +20,7 @@ class Argon2Passwords:
     ) -> None:
         self._argon2 = Argon2(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
         self._turn = BoundedSemaphore(at_once)
-        self._nothing = self._argon2.hash("nobody's password")
+        self._nothing = _encode_nothing(self._argon2)
 
     def hash(self, password: str) -> str:
         """Return the encoded hash of `password`."""
@@ -39,3 +42,19 @@ class Argon2Passwords:
     def needs_rehash(self, encoded: str) -> bool:
         """Say whether `encoded` was made with other parameters than today's."""
         return self._argon2.check_needs_rehash(encoded)
+
+
+def _encode_nothing(hasher: Argon2) -> str:
+    """Write a hash of no known password, which costs as much to check as any other.
+
+    It is written, not computed: every process makes one, and few ever check it.
+    """
+    salt, tag = token_bytes(hasher.salt_len), token_bytes(hasher.hash_len)
+    return "$".join(
+        (
+            f"$argon2id$v={ARGON2_VERSION}",
+            f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}",
+            b64encode(salt).decode().rstrip("="),
+            b64encode(tag).decode().rstrip("="),
+        )
+    )
