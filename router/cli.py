@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from licensing.encoding import sha256_hex
+from licensing.encoding import parse_json, sha256_hex
 from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
-from licensing.errors import LicensingError
+from licensing.errors import LicensingError, MalformedPayload
 from licensing.keys import PublicKey
 from licensing.license import License
 from licensing.names import CODES, ROUTER_CODES
@@ -31,7 +31,7 @@ from licensing.verify import (
     verify_keyset,
 )
 from router.clock import unix_now
-from router.errors import FAILED, OK, USAGE, Refused, RouterError, UsageError
+from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
 from router.report import failure, instant, safe_summary, say, show
 
@@ -40,36 +40,50 @@ CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Speaks JSON about usage errors, too."""
+    """Takes option names in full only, and leaves it to `main` to report a wrong call."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the call and leave with 2."""
-        if "--json" in sys.argv:
-            show({"error": {"code": "usage", "message": message}}, as_json=True)
-        say(f"{message}\nTry: {self.prog} --help")
-        sys.exit(USAGE)
+        """Refuse the call.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}; try {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        status: int = options.run(options)
-    except LicensingError as error:
-        status = refuse(error, as_json=options.json)
-    except RouterError as error:
-        status = error.exit
-        tell(error, as_json=options.json)
+        status = run(given)
+        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output left; nothing is wrong with what was asked.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILED
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command, report what goes wrong, and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+    except LicensingError as error:
+        status = refuse(error, as_json=as_json)
+    except RouterError as error:
+        status = error.exit
+        tell(error, as_json=as_json)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         status = FAILED
-        tell(
-            RouterError(f"{error.filename or ''} {error.strerror}", code="io"), as_json=options.json
-        )
-    sys.exit(status)
+        tell(RouterError(f"{error.filename or ''} {error.strerror}", code="io"), as_json=as_json)
+    return status
 
 
 def tell(error: RouterError, *, as_json: bool) -> None:
@@ -118,13 +132,13 @@ def parse_time(text: str) -> int:
         return int(text)
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        if at.tzinfo is not None:
+            return int(at.timestamp())
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
         ) from None
-    if at.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
-    return int(at.timestamp())
+    raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
 
 
 def open_trust(options: argparse.Namespace, at: int) -> Trust:
@@ -132,14 +146,19 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
 
     Raises:
         UsageError: neither was named.
-        LicensingError: the keyset does not verify under its own roots.
+        LicensingError: the keyset does not verify under its own roots; the detail names the file.
     """
-    if options.public_key:
-        return SingleKeyTrust(PublicKey.from_pem(read_file(Path(options.public_key), "public key")))
-    path = options.keyset or os.environ.get(KEYSET_VARIABLE)
+    path = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
     if not path:
         raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
-    verified = verify_keyset(read_file(Path(path), "keyset"), at)
+    what = "public key" if options.public_key else "keyset"
+    data = read_file(Path(path), what)
+    try:
+        if options.public_key:
+            return SingleKeyTrust(PublicKey.from_pem(data))
+        verified = verify_keyset(data, at)
+    except LicensingError as error:
+        raise type(error)(f"the {what} {path}: {error.detail}") from error
     if at >= verified.document.expires_at:
         say("warning: the keyset has expired; fetch the current one from the portal")
     return KeysetTrust(verified.document)
@@ -203,8 +222,6 @@ def run_summarize(options: argparse.Namespace) -> int:
 
 def run_inspect(options: argparse.Namespace) -> int:
     """Print everything a signed file says, marked UNVERIFIED until it is verified."""
-    import msgspec
-
     at = moment(options)
     data = read_input(options.file, "file")
     envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
@@ -214,7 +231,10 @@ def run_inspect(options: argparse.Namespace) -> int:
     ):
         report = examine_license(data, open_trust(options, at), at)
         status = f"INVALID: {report.error.code}" if report.error else "verified"
-    payload = msgspec.json.decode(envelope.payload)
+    try:
+        payload = parse_json(envelope.payload, max_bytes=MAX_BUNDLE_BYTES)
+    except LicensingError as error:
+        raise MalformedPayload(error.detail) from error
     facts = {
         "status": status,
         "payload_type": envelope.payload_type,

@@ -1,9 +1,10 @@
 """What commands print: facts of a license as mappings, for people and for programs."""
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,10 +13,21 @@ from licensing.license import License
 from licensing.names import CODES
 from licensing.verify import Check
 
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 
 def instant(seconds: int) -> str:
-    """Return Unix time as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return Unix time as RFC 3339 in UTC; outside the calendar, the number."""
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    """Escape what would move a terminal's cursor: the text may be anybody's."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def safe_summary(
@@ -64,7 +76,7 @@ def failure(error: LicensingError, also: tuple[Check, ...] = ()) -> dict[str, An
 def show(facts: dict[str, Any], *, as_json: bool) -> None:
     """Print facts on standard output: one JSON object, or a line each."""
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(facts, ensure_ascii=not _writes_unicode()))  # noqa: T201
         return
     for name, value in facts.items():
         if isinstance(value, list):
@@ -75,9 +87,16 @@ def show(facts: dict[str, Any], *, as_json: bool) -> None:
             shown = "yes" if value else "no"
         else:
             shown = str(value)
-        print(f"{name + ':':<17}{shown}")  # noqa: T201
+        line = printable(f"{name + ':':<17}{shown}")
+        if not _writes_unicode():
+            line = line.encode("ascii", "backslashreplace").decode()
+        print(line)  # noqa: T201
 
 
 def say(message: str) -> None:
     """Print a message on standard error."""
-    print(f"router-license: {message}", file=sys.stderr)  # noqa: T201
+    print(f"router-license: {printable(message)}", file=sys.stderr)  # noqa: T201
+
+
+def _writes_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
