@@ -56,7 +56,6 @@ def test_every_code_but_the_clock_is_covered() -> None:
 def test_every_kind_is_covered_right_and_wrong() -> None:
     seen = Counter((test["options"]["kind"], test["result"]) for _, test in read_vectors(VECTORS))
     assert len(seen) == 14
-    assert min(seen.values()) >= 3
 
 
 def test_test_keys_agree_with_the_ids_release_builds_refuse() -> None:
