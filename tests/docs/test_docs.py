@@ -27,8 +27,8 @@ from licensing.revocation import RevocationBundle
 from portal.app import create_app
 from portal.cli.main import portal
 from portal.config import load_settings
+from portal.db.bundles import latest_bundle
 from portal.domain.lease_errors import REFUSALS
-from portal.services.bundles import latest_bundle
 from portal.services.context import Actor, Transactions
 from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
@@ -177,8 +177,12 @@ def test_the_sections_of_verify_name_its_exit_and_router_codes() -> None:
 
 def test_the_order_of_verifying_is_the_table_of_codes() -> None:
     path = DOCS / "router-authors" / "verifying.md"
-    rows = re.findall(r"^\| (?:\d+|–) \|.*?\| (`.*?`) \| (\d) \|", path.read_text(), re.MULTILINE)
-    listed = [(code, int(exit)) for codes, exit in rows for code in re.findall(r"`([\w-]+)`", codes)]
+    rows = re.findall(
+        r"^\| (?:\d+|\u2013) \|.*?\| (`.*?`) \| (\d) \|", path.read_text(), re.MULTILINE
+    )
+    listed = [
+        (code, int(exit)) for codes, exit in rows for code in re.findall(r"`([\w-]+)`", codes)
+    ]
     assert listed == [(code.code, code.exit) for code in CODES.values()]
 
 
@@ -187,8 +191,8 @@ def test_the_order_of_verifying_is_the_table_of_codes() -> None:
 
 def links(path: Path) -> Iterator[str]:
     text = re.sub(r"`[^`\n]*`", "", without_code(path.read_text()))
-    for target in re.findall(r"\]\(\s*([^)\s]+)\s*\)", text):
-        if not re.match(r"[a-z]+:", target):
+    for image, target in re.findall(r"(!?)\[[^\]]*\]\(\s*([^)\s]+)\s*\)", text):
+        if not image and not re.match(r"[a-z]+:", target):
             yield target
 
 
@@ -201,6 +205,15 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert there.exists(), target
         if anchor:
             assert anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_images_say_what_they_show(path: Path) -> None:
+    for words, target in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", without_code(path.read_text())):
+        there = (path.parent / target).resolve()
+        assert words.strip(), target
+        assert there.parent == DOCS / "images"
+        assert there.is_file() or not there.parent.exists(), target
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
@@ -286,7 +299,7 @@ def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in PAGES:
         for line in shell_lines(path):
-            for target in re.findall(r"(?:^|\s|&)make ([a-z]+)", line):
+            for target in re.findall(r"(?:^|&& )make ([a-z]+)", line):
                 assert target in targets, (page_id(path), line)
 
 
@@ -334,7 +347,9 @@ def test_each_refusal_is_described_under_its_status() -> None:
         for operation in item.values():
             for status, response in operation["responses"].items():
                 content = response.get("content", {}).get("application/problem+json")
-                for code in content["schema"]["allOf"][1]["properties"]["code"]["enum"] if content else ():
+                for code in (
+                    content["schema"]["allOf"][1]["properties"]["code"]["enum"] if content else ()
+                ):
                     statuses.setdefault(code, set()).add(int(status))
     for refusal in REFUSALS:
         assert statuses[refusal.code] == {refusal.status}
