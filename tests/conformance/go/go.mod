@@ -1,0 +1,3 @@
+module example.com/smart-router/conformance
+
+go 1.21
