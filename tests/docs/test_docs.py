@@ -186,6 +186,13 @@ def test_the_order_of_verifying_is_the_table_of_codes() -> None:
     assert listed == [(code.code, code.exit) for code in CODES.values()]
 
 
+def test_the_format_of_the_vectors_is_their_schemas() -> None:
+    path = ROOT / "licensing" / "vectors" / "vectors.schema.json"
+    parts = json.loads(path.read_text())["$defs"]
+    listed = set(table_keys(DOCS / "router-authors" / "conformance.md", "[a-z_0-9]+"))
+    assert listed == parts["test"]["properties"].keys() | parts["options"]["properties"].keys()
+
+
 # Links
 
 
