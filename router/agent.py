@@ -70,6 +70,7 @@ def enroll(
     """Enroll this router and install its first lease. Safe to repeat after a lost answer.
 
     Raises:
+        UsageError: the code, the label or the fingerprint is not well-formed.
         StateError, Unreachable, Refused, LicensingError: nothing was installed.
     """
     aud = grounds.origin
@@ -95,7 +96,11 @@ def enroll(
         license_id=grounds.license.document.license_id,
         license_sha256=grounds.license.payload_sha256,
     )
-    answer = fetch("/v1/enrollments", identity.sign(request).to_bytes())
+    try:
+        signed = identity.sign(request)
+    except LicensingError as error:
+        raise UsageError(f"such a request cannot be written: {error.detail}") from error
+    answer = fetch("/v1/enrollments", signed.to_bytes())
     instance_id, envelope = _read_enrollment(require_answer(answer, 201))
     lease = _accept(envelope, grounds, identity, state).document
     if lease.instance_id != instance_id:

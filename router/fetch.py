@@ -1,20 +1,26 @@
 """The one seam to the network: a POST of a signed request, and what came back.
 
-Follows no redirects. An answer counts only as JSON of the expected kind or as a problem document;
-everything else (a proxy's page, a redirect, a 5xx) is `Unreachable`.
+Sends over TLS, or in clear to loopback. Follows no redirects. An answer counts only as JSON of the
+expected kind or as a problem document; everything else (a proxy's page, a redirect, a 5xx) is
+`Unreachable`.
 """
 
 import asyncio
-import json
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from router.errors import Refused, RouterError, Unreachable
+from licensing.encoding import parse_json
+from licensing.errors import LicensingError
+from router.errors import Refused, RouterError, Unreachable, UsageError
 
 TIMEOUT_S: Final = 30
 MAX_ANSWER_BYTES: Final = 64 * 1024
+_PLACE: Final = re.compile(
+    r"https://[^\s/?#@]+|http://(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[0-9]{1,5})?"
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,22 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True)
 class HttpFetch:
-    """Sends over HTTP(S) to one origin."""
+    """Sends over HTTP(S) to one origin.
+
+    Raises:
+        UsageError: the origin is not https://HOST, nor http:// on loopback.
+    """
 
     origin: str
     ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to send enrollment codes in clear."""
+        if not _PLACE.fullmatch(self.origin):
+            raise UsageError(
+                f"requests go to https://HOST without a path, or to http:// on loopback; "
+                f"not to {self.origin!r}"
+            )
 
     def __call__(self, path: str, body: bytes) -> Answer:
         """Send.
@@ -76,8 +94,13 @@ class HttpFetch:
                 allow_redirects=False,
             ) as response,
         ):
-            data = await response.content.read(MAX_ANSWER_BYTES + 1)
-            return Answer(response.status, response.content_type, data)
+            data = bytearray()
+            # One read gives what has arrived, which need not be all.
+            async for part in response.content.iter_any():
+                data += part
+                if len(data) > MAX_ANSWER_BYTES:
+                    break
+            return Answer(response.status, response.content_type, bytes(data))
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -97,10 +120,11 @@ def require_answer(answer: Answer, wanted: int) -> bytes:
         raise Unreachable("the answer is too long to be the portal's")
     if answer.status == wanted and answer.content_type == "application/json":
         return answer.body
-    if answer.content_type == "application/problem+json" and 400 <= answer.status < 500:
-        problem = _problem(answer.body)
-        if problem is not None:
-            raise problem
+    problem = _problem(answer.body) if answer.content_type == "application/problem+json" else None
+    if problem is not None and 400 <= answer.status < 500:
+        raise problem
+    if problem is not None:
+        raise Unreachable(f"the portal cannot answer now: {problem.message}")
     if 300 <= answer.status < 400:
         raise Unreachable(f"a redirect ({answer.status}) came back; none is followed")
     raise Unreachable(
@@ -110,9 +134,9 @@ def require_answer(answer: Answer, wanted: int) -> bytes:
 
 def _problem(body: bytes) -> Refused | None:
     try:
-        value = json.loads(body)
+        value = parse_json(body, max_bytes=MAX_ANSWER_BYTES)
         code, detail = str(value["code"]), str(value["detail"])
         status, next_action = int(value["status"]), str(value["next_action"])
-    except (ValueError, KeyError, TypeError):
+    except (LicensingError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return Refused(detail, code=code, status=status, next_action=next_action)

@@ -1,0 +1,35 @@
+"""The portal behind a network that can be told to misbehave."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portal.app import create_app
+from portal.config import load_settings
+from portal.services.context import Transactions
+from portal.web.portal import WebPortal
+from tests.databases import copied_file
+from tests.router.network import Network, serve
+from tests.router.site import Site, make_site
+
+
+@pytest.fixture
+def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh, migrated database. Which kind the portal has makes no difference to a router."""
+    return copied_file(sqlite_template, tmp_path)
+
+
+@pytest.fixture
+def network(transactions: Transactions, tmp_path: Path) -> Iterator[Network]:
+    """The portal on a port of loopback."""
+    settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
+    app = create_app(WebPortal(settings, transactions, b"k" * 32))
+    with serve(app) as running:
+        yield running
+
+
+@pytest.fixture
+def site(transactions: Transactions, network: Network, tmp_path: Path) -> Site:
+    """A customer's host with a license in lease mode and a code to enroll with."""
+    return make_site(transactions, network, tmp_path / "lease")
