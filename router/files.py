@@ -7,6 +7,8 @@ from pathlib import Path
 
 from router.errors import RouterError
 
+_DRAFT = ".draft"
+
 
 def read_file(path: Path, what: str) -> bytes:
     """Read a file a person named.
@@ -26,7 +28,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     Raises:
         OSError: the disk is full or the directory cannot be written; the old content stands.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_DRAFT}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -39,6 +41,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             draft.unlink()
         raise
     sync_directory(path.parent)
+
+
+def remove_drafts(directory: Path) -> None:
+    """Remove what a crash left half written. Nobody else may be writing in the directory."""
+    for draft in directory.glob(f".*{_DRAFT}"):
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def sync_directory(directory: Path) -> None:

@@ -26,7 +26,7 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
 from router.errors import StateError
-from router.files import write_atomically
+from router.files import remove_drafts, write_atomically
 
 SCHEMA: Final = 1
 STATE_FILE: Final = "lease-state.json"
@@ -120,6 +120,7 @@ class LeaseStore:
                 f"another process works in {self.directory}; stop it or wait"
             ) from error
         try:
+            remove_drafts(self.directory)
             yield self
         finally:
             os.close(descriptor)
@@ -144,6 +145,8 @@ class LeaseStore:
         if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
             raise StateError(f"{path} is not a lease state of version {SCHEMA}")
         try:
+            if not all(isinstance(each, str) for each in value.values()):
+                raise TypeError("every field is text")
             state = LeaseState(**value)
             bytes.fromhex(state.secret)
         except (TypeError, ValueError) as error:
