@@ -104,9 +104,7 @@ def files() -> dict[str, bytes]:
 def main() -> int:
     """Write or check the files; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m devtools.vectors", description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 on differences"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if different")
     check = parser.parse_args().check
     differing = 0
     for name, data in files().items():

@@ -177,8 +177,8 @@ def _documents() -> Iterator[Case]:
     yield _fields("threshold-4", "more than there are roots", root_threshold=4)
     yield _schema("no-roots", "an empty array where none may be", roots=[])
     yield _schema("no-keys", "an empty array where none may be", keys=[])
-    yield _fields("version-1-follows", "the first follows nothing", version=1)
-    yield _fields(
+    yield _schema("version-1-follows", "the first follows nothing", version=1)
+    yield _schema(
         "version-3-follows-nothing", "a later one follows something", prev_sha256=ZERO_SHA256
     )
     yield _fields("no-time", "expires_at is after issued_at", expires_at=KEYSET_ISSUED)
