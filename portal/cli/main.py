@@ -15,7 +15,7 @@ from portal.cli.accounts import account, deployment, staff
 from portal.cli.doctor import doctor
 from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
-from portal.cli.output import json_option
+from portal.cli.output import SpeakingGroup, json_option
 from portal.cli.wired import COMMAND, Wirings, wired
 from portal.config import Settings, load_settings, parse_surfaces
 from portal.db import migrate
@@ -25,7 +25,7 @@ from portal.services.bundles import publish_bundle
 from portal.services.keys import init_keys
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SpeakingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def portal() -> None:
     """Issue, lease and account for Smart Router licenses."""
 
@@ -143,6 +143,9 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
     if port is not None and "PORTAL_ORIGIN" not in os.environ:
         os.environ.setdefault("PORT", str(port))
     settings = load_settings()
+    # The workers need these: say here, once, what is wrong with them.
+    for secret in (settings.session_key, settings.data_key, settings.key_passphrase):
+        secret()
     if surfaces is not None:
         os.environ["PORTAL_SURFACES"] = ",".join(sorted(parse_surfaces(surfaces)))
     root = Path(__file__).resolve().parents[2]

@@ -5,13 +5,14 @@ Exit codes: 0 done; 1 internal or I/O; 2 usage; 4 refused; 7 cannot decide now.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final, NoReturn
 
 import click
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from licensing.errors import LicensingError
 from portal.config import BadSetting
 from portal.domain.errors import Invalid, PortalError, Unavailable
 from portal.domain.ports import SealBroken, SignerUnavailable
@@ -20,6 +21,24 @@ INTERNAL: Final = 1
 USAGE: Final = 2
 REFUSED: Final = 4
 UNDECIDED: Final = 7
+
+
+class SpeakingGroup(click.Group):
+    """The command itself: says what is wrong with a call as JSON, too, where that is asked for."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> NoReturn:
+        """Run, and leave with the exit code."""
+        given = sys.argv[1:] if args is None else list(args)
+        try:
+            ended = super().main(given, *rest, **{**settings, "standalone_mode": False})
+        except click.ClickException as error:
+            if "--json" in given:
+                _echo_error("usage", error.format_message())
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(INTERNAL)
+        sys.exit(ended if isinstance(ended, int) else 0)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +64,9 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
             fail(as_json, REFUSED, error.code, error.message)
         except SealBroken as error:
             fail(as_json, UNDECIDED, "seal-broken", f"{error}; is PORTAL_DATA_KEY_FILE the one?")
-        except OperationalError as error:
+        except LicensingError as error:
+            fail(as_json, UNDECIDED, error.code, error.detail)
+        except (OperationalError, ProgrammingError) as error:
             text = str(error.orig).strip().splitlines()[0]
             fail(as_json, INTERNAL, "database", f"{text}; is it there, and `portal init` run?")
         except OSError as error:
@@ -76,6 +97,10 @@ def show(as_json: bool, result: dict[str, Any]) -> None:
 def fail(as_json: bool, exit_code: int, code: str, message: str) -> NoReturn:
     """Print an error and leave."""
     if as_json:
-        click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
+        _echo_error(code, message)
     click.echo(f"portal: {message}", err=True)
     sys.exit(exit_code)
+
+
+def _echo_error(code: str, message: str) -> None:
+    click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))

@@ -1,0 +1,453 @@
+"""`portal`: what it refuses and how it says so, with real settings, keys and databases."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from devtools.postgres import Cluster
+from licensing.encoding import sha256_hex
+from licensing.verify import KeysetTrust, verify_keyset, verify_license
+from portal.cli.main import portal
+from portal.cli.wired import Wirings
+from portal.config import Settings
+from portal.wiring import Wiring, wire_command, wire_worker
+from tests.cli.programs import make_shell
+from tests.databases import copied_file, fresh_database
+
+SECRETS = {
+    "PORTAL_KEY_PASSPHRASE_FILE": "key-passphrase",
+    "PORTAL_SESSION_KEY_FILE": "session-key",
+    "PORTAL_DATA_KEY_FILE": "data-key",
+}
+
+
+@dataclass
+class Operator:
+    """Somebody who runs `portal` in this process, with settings of their own."""
+
+    data_dir: Path
+    environment: dict[str, str | None]
+    opened: list[Wiring]
+
+    def run(self, *arguments: str | Path, **changed: str) -> Result:
+        """Run a command to its end."""
+
+        def wire(settings: Settings) -> Wiring:
+            self.opened.append(wire_command(settings))
+            return self.opened[-1]
+
+        return CliRunner(env={**self.environment, **changed}).invoke(
+            portal, [str(each) for each in arguments], obj=Wirings(wire, wire_worker)
+        )
+
+    def ask(self, *arguments: str | Path, **changed: str) -> dict[str, Any]:
+        """Run a command that must succeed; return the object it prints."""
+        result = self.run(*arguments, "--json", **changed)
+        assert result.exit_code == 0, result.output
+        return one_object(result)
+
+    def refused(self, status: int, code: str, *arguments: str | Path, **changed: str) -> str:
+        """Run a command that must fail, with `--json` and without; return its message."""
+        result = self.run(*arguments, "--json", **changed)
+        error = one_object(result)["error"]
+        assert (result.exit_code, error["code"]) == (status, code), result.output
+        assert set(error) == {"code", "message"}
+        plain = self.run(*arguments, **changed)
+        assert (plain.exit_code, plain.stdout) == (status, "")
+        assert error["message"] in plain.stderr
+        return str(error["message"])
+
+
+def one_object(result: Result) -> dict[str, Any]:
+    """Return the one object on standard output."""
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    value = json.loads(result.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Iterator[Operator]:
+    """An operator on a fresh machine."""
+    data_dir = tmp_path / "data"
+    environment: dict[str, str | None] = {name: None for name in os.environ if "PORTAL_" in name}
+    operator = Operator(data_dir, {**environment, "PORTAL_DATA_DIR": str(data_dir)}, [])
+    yield operator
+    for wiring in operator.opened:
+        wiring.database.dispose()
+
+
+@pytest.fixture
+def operator(nobody: Operator, sqlite_template: Path) -> Operator:
+    """An operator who has run `portal init`."""
+    nobody.data_dir.mkdir(mode=0o700)
+    copied_file(sqlite_template, nobody.data_dir)
+    nobody.ask("init")
+    return nobody
+
+
+def test_init_makes_all_that_is_missing_and_nothing_twice(nobody: Operator) -> None:
+    first = nobody.ask("init")
+    assert {Path(path).name for path in first["made"]} == set(SECRETS.values())
+    assert (first["schema"], first["keyset_version"]) == ("0001", 1)
+    private = [*(nobody.data_dir / "secrets").iterdir(), *(nobody.data_dir / "keys").iterdir()]
+    assert len(private) == 7
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in private} == {0o700}
+    before = {path: path.read_bytes() for path in private}
+    keys = nobody.ask("keys", "list")
+    for flags in ((), ("--dev",)):
+        assert nobody.ask("init", *flags) == {**first, "made": []}
+    assert {path: path.read_bytes() for path in private} == before
+    assert nobody.ask("keys", "list") == keys
+
+
+def test_init_makes_no_secret_that_somebody_else_shall_bring(
+    nobody: Operator, tmp_path: Path
+) -> None:
+    vault = tmp_path / "vault"
+    vault.mkdir()
+    named = {"PORTAL_KEY_PASSPHRASE_FILE": str(vault / "passphrase")}
+    message = nobody.refused(2, "bad-setting", "init", **named)
+    assert "PORTAL_KEY_PASSPHRASE_FILE" in message
+    assert str(vault / "passphrase") in message
+    assert not (vault / "passphrase").exists()
+    made = nobody.ask("init", "--dev", **named)["made"]
+    assert str(vault / "passphrase") in made
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("license", "nonsense"),
+        ("license", "issue"),
+        ("license", "show"),
+        ("license", "show", "a", "b"),
+        ("account", "create", "--name", "x"),
+        ("account", "create", "--nam", "x", "--nonsense"),
+        ("entitlement", "create", "--mode", "neither"),
+        ("enrollment-code", "create", "--deployment", "x", "--uses", "0"),
+        ("serve", "--port", "99999"),
+        ("staff", "create", "--email", "e", "--role", "r", "--password-file", "/nowhere"),
+    ],
+)
+def test_a_call_that_makes_no_sense(nobody: Operator, arguments: tuple[str, ...]) -> None:
+    nobody.refused(2, "usage", *arguments)
+
+
+def test_help_is_no_error(nobody: Operator) -> None:
+    for arguments in (("--help",), ("license", "--help"), ("license", "issue", "-h")):
+        result = nobody.run(*arguments)
+        assert result.exit_code == 0
+        assert result.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORTAL_ORIGIN", "https://licenses.example.com/"),
+        ("PORTAL_ORIGIN", "https://Licenses.example.com"),
+        ("PORTAL_ORIGIN", "https://licenses.example.com:443"),
+        ("PORTAL_ORIGIN", "http://licenses.example.com"),
+        ("PORTAL_ORIGIN", "licenses.example.com"),
+        ("PORTAL_FORMER_ORIGINS", "https://a.example,b.example"),
+        ("PORTAL_DATABASE_URL", "mysql://localhost/portal"),
+        ("PORTAL_DATABASE_URL", "nonsense"),
+        ("PORTAL_SURFACES", "public,nonsense"),
+        ("PORTAL_SURFACES", ","),
+        ("PORTAL_TRUSTED_PROXIES", "-1"),
+        ("PORTAL_TRUSTED_PROXIES", "many"),
+        ("PORTAL_SMTP_URL", "mail.example.com"),
+        ("PORT", "0"),
+        ("PORT", "http"),
+    ],
+)
+def test_a_wrong_setting_names_itself(nobody: Operator, name: str, value: str) -> None:
+    assert name in nobody.refused(2, "bad-setting", "init", **{name: value})
+    doctor = nobody.run("doctor", "--json", **{name: value})
+    assert doctor.exit_code == 7
+    (check,) = one_object(doctor)["checks"]
+    assert (check["name"], check["result"]) == ("settings", "NOT WELL")
+    assert name in check["detail"]
+    assert not nobody.data_dir.exists()
+
+
+def test_development_is_for_loopback_alone(nobody: Operator) -> None:
+    message = nobody.refused(
+        2, "bad-setting", "init", PORTAL_DEV="1", PORTAL_ORIGIN="https://a.example"
+    )
+    assert "PORTAL_DEV" in message
+
+
+@pytest.mark.parametrize("setting", SECRETS)
+@pytest.mark.parametrize("spoiled", ["missing", "mode", "short"])
+def test_a_secret_that_cannot_be_used_names_itself(
+    operator: Operator, setting: str, spoiled: str
+) -> None:
+    path = operator.data_dir / "secrets" / SECRETS[setting]
+    if spoiled == "missing":
+        path.unlink()
+    elif spoiled == "mode":
+        path.chmod(0o640)
+    else:
+        path.write_text("secret")
+    expected = {
+        "missing": f"{setting}: cannot read {path} (No such file or directory); "
+        "`portal init` makes it",
+        "mode": f"{setting}: others can read {path}; chmod 600 it",
+        "short": f"{setting}: {path} is shorter than 32 bytes",
+    }[spoiled]
+    doctor = operator.run("doctor", "--json")
+    assert doctor.exit_code == 7
+    assert one_object(doctor)["checks"] == [
+        {"result": "NOT WELL", "name": "settings", "detail": expected}
+    ]
+    assert operator.refused(2, "bad-setting", "serve") == expected
+    if setting != "PORTAL_SESSION_KEY_FILE":
+        assert operator.refused(2, "bad-setting", "keys", "list") == expected
+
+
+def key_file(operator: Operator, role: str) -> Path:
+    """Return the file of the one key of a role."""
+    (path,) = (operator.data_dir / "keys").glob(f"{role}-*.pem")
+    return path
+
+
+@pytest.mark.asvs("13.3.1")
+@pytest.mark.parametrize("spoiled", ["missing", "mode", "another", "passphrase", "corrupt"])
+def test_a_signing_key_that_cannot_be_used_says_why(operator: Operator, spoiled: str) -> None:
+    path = key_file(operator, "license")
+    entitlement = make_approved(operator)
+    if spoiled == "missing":
+        path.unlink()
+        why = f"cannot open {path}: No such file or directory"
+    elif spoiled == "mode":
+        path.chmod(0o644)
+        why = f"{path} has mode 0644; chmod 600 it"
+    elif spoiled == "another":
+        path.write_bytes(key_file(operator, "lease").read_bytes())
+        why = f"file:{path.name} holds key"
+    elif spoiled == "passphrase":
+        secret = operator.data_dir / "secrets" / "key-passphrase"
+        secret.write_text("another passphrase, long enough to be one\n")
+        why = f"{path} does not open with the key passphrase"
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+        why = f"{path} does not open with the key passphrase"
+    doctor = operator.run("doctor", "--json")
+    assert doctor.exit_code == 7
+    (check,) = [each for each in one_object(doctor)["checks"] if each["name"] == "license key"]
+    assert check["result"] == "NOT WELL"
+    assert check["detail"].startswith(why)
+    message = operator.refused(
+        7, "signer-unavailable", "license", "issue", "--entitlement", entitlement
+    )
+    assert message.startswith(why)
+    assert "PRIVATE" not in doctor.output
+
+
+def make_approved(operator: Operator, **terms: str) -> str:
+    """Make an approved entitlement; return its id."""
+    staff = operator.ask("staff", "create", "--email", "ann@vendor.test", "--role", "approver")
+    account = operator.ask(
+        "account", "create", "--name", "NewCo", "--owner-email", "jo@newco.example"
+    )
+    deployment = operator.ask(
+        "deployment", "create", "--account", account["account_id"], "--name", "Production"
+    )
+    options = [part for name, value in terms.items() for part in (f"--{name}", value)]
+    made = operator.ask(
+        "entitlement",
+        "create",
+        *("--deployment", deployment["deployment_id"], "--sku", "eval-72h"),
+        *("--reason", "a test", "--by", staff["staff_id"]),
+        *options,
+    )
+    operator.ask("entitlement", "approve", made["entitlement_id"], "--by", staff["staff_id"])
+    return str(made["entitlement_id"])
+
+
+def test_an_offline_license_holds_what_was_approved(operator: Operator, tmp_path: Path) -> None:
+    entitlement = make_approved(
+        operator, term="48h", limit="tokens_total=5000", fingerprint="fp_0123456789"
+    )
+    issued = operator.ask("license", "issue", "--entitlement", entitlement)
+    again = operator.ask("license", "issue", "--entitlement", entitlement)
+    assert again == issued, "one entitlement, two licenses"
+    out = tmp_path / "license.json"
+    operator.ask("license", "export", issued["license_id"], "--out", out)
+    operator.ask("keys", "keyset", "--out", tmp_path / "keyset.json")
+    at = operator.opened[-1].transactions.ports.clock.now()
+    keyset = verify_keyset((tmp_path / "keyset.json").read_bytes(), int(at.timestamp())).document
+    license_ = verify_license(
+        out.read_bytes(),
+        KeysetTrust(keyset),
+        int(at.timestamp()),
+        fingerprint="fp_0123456789",
+    ).document
+    assert issued["sha256"] == sha256_hex(out.read_bytes())
+    assert license_.expires_at - license_.not_before_at == 48 * 3600
+    assert license_.budget is not None
+    assert license_.budget.tokens_total == 5000
+    assert license_.binding.fingerprints == ("fp_0123456789",)
+
+
+def test_a_document_may_go_to_standard_output(operator: Operator) -> None:
+    issued = operator.ask("license", "issue", "--entitlement", make_approved(operator))
+    result = operator.run("license", "export", issued["license_id"], "--out", "-")
+    assert result.exit_code == 0
+    assert sha256_hex(result.stdout_bytes) == issued["sha256"]
+    for arguments in (("keys", "keyset"), ("bundle", "export")):
+        assert b'"payload"' in operator.run(*arguments, "--out", "-").stdout_bytes
+
+
+def test_a_file_that_cannot_be_written_is_named(operator: Operator, tmp_path: Path) -> None:
+    message = operator.refused(1, "io", "keys", "keyset", "--out", tmp_path / "no" / "keyset.json")
+    assert str(tmp_path / "no" / "keyset.json") in message
+
+
+def test_what_the_rules_refuse(operator: Operator) -> None:
+    entitlement = make_approved(operator)
+    staff = ("--by", "ann@vendor.test")
+    operator.refused(4, "not-found", "license", "show", "lic_0")
+    operator.refused(4, "not-found", "license", "issue", "--entitlement", "ent_0")
+    operator.refused(4, "not-found", "entitlement", "approve", "ent_0", *staff)
+    operator.refused(4, "not-found", "entitlement", "approve", entitlement, "--by", "nobody")
+    operator.refused(4, "not-found", "deployment", "create", "--account", "cus_0", "--name", "x")
+    operator.refused(
+        4, "conflict", "staff", "create", "--email", "ann@vendor.test", "--role", "keys"
+    )
+    operator.refused(2, "invalid", "staff", "create", "--email", "ann", "--role", "keys")
+    operator.refused(2, "invalid", "staff", "create", "--email", "b@vendor.test", "--role", "king")
+    operator.ask("staff", "create", "--email", "sue@vendor.test", "--role", "support")
+    operator.refused(
+        4, "forbidden", "entitlement", "approve", entitlement, "--by", "sue@vendor.test"
+    )
+
+
+@pytest.mark.asvs("2.3.5")
+def test_a_contract_needs_two_people(operator: Operator) -> None:
+    make_approved(operator)
+    bea = operator.ask("staff", "create", "--email", "bea@vendor.test", "--role", "approver")
+    account = operator.ask("account", "create", "--name", "B", "--owner-email", "b@big.example")
+    deployment = operator.ask(
+        "deployment", "create", "--account", account["account_id"], "--name", "Production"
+    )
+    made = operator.ask(
+        "entitlement",
+        "create",
+        *("--deployment", deployment["deployment_id"], "--sku", "enterprise-annual"),
+        *("--reason", "contract 7", "--by", "ann@vendor.test"),
+    )
+    approve = ("entitlement", "approve", made["entitlement_id"], "--by")
+    operator.refused(4, "forbidden", *approve, "ann@vendor.test")
+    assert operator.ask(*approve, bea["staff_id"])["status"] == "approved"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("term", "a month"), ("term", "0d"), ("limit", "x"), ("limit", "max_seats")]
+)
+def test_terms_that_make_no_sense(operator: Operator, name: str, value: str) -> None:
+    make_approved(operator)
+    message = operator.refused(
+        2,
+        "invalid",
+        "entitlement",
+        "create",
+        *("--deployment", "dep_0", "--sku", "eval-72h", "--reason", "r"),
+        *("--by", "ann@vendor.test", f"--{name}", value),
+    )
+    assert value in message
+
+
+@pytest.mark.asvs("6.2.1")
+def test_a_weak_password_is_refused(operator: Operator, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("short\n")
+    arguments = ("staff", "create", "--email", "b@vendor.test", "--role", "keys")
+    operator.refused(2, "invalid", *arguments, "--password-file", secret)
+    secret.write_text("nobody expects this horse\n")
+    operator.ask(*arguments, "--password-file", secret)
+
+
+@pytest.mark.asvs("11.1.2")
+def test_the_listed_keys_are_the_published_ones(operator: Operator, tmp_path: Path) -> None:
+    listed = operator.ask("keys", "list")["keys"]
+    assert [key["role"] for key in listed] == ["root", "license", "lease", "revocation"]
+    assert {key["status"] for key in listed} == {"active"}
+    operator.ask("keys", "keyset", "--out", tmp_path / "keyset.json")
+    at = int(operator.opened[-1].transactions.ports.clock.now().timestamp())
+    keyset = verify_keyset((tmp_path / "keyset.json").read_bytes(), at).document
+    published = [*keyset.roots_by_keyid, *keyset.by_keyid]
+    assert [key["keyid"] for key in listed] == published
+    for key in listed:
+        assert (operator.data_dir / "keys" / key["uri"].removeprefix("file:")).is_file()
+    lines = operator.run("keys", "list").stdout.splitlines()
+    assert [line.split()[2] for line in lines] == published
+
+
+def test_db_check_before_and_after_upgrade(nobody: Operator) -> None:
+    nobody.data_dir.mkdir()
+    assert "portal db upgrade" in nobody.refused(4, "conflict", "db", "check")
+    assert nobody.ask("db", "upgrade") == {"schema": "0001"}
+    assert nobody.ask("db", "check") == {"schema": "0001"}
+    assert nobody.ask("db", "upgrade") == {"schema": "0001"}
+
+
+def test_an_empty_database_is_said_to_be_empty(operator: Operator, postgres: Cluster) -> None:
+    arguments = ("account", "create", "--name", "x", "--owner-email", "a@b.example")
+    with fresh_database(postgres, "template0") as url:
+        message = operator.refused(1, "database", *arguments, PORTAL_DATABASE_URL=url)
+        assert "portal init" in message
+        doctor = operator.run("doctor", "--json", PORTAL_DATABASE_URL=url)
+        found = {check["name"]: check["detail"] for check in one_object(doctor)["checks"]}
+        assert "portal db upgrade" in found["schema"]
+        for wiring in operator.opened:
+            wiring.database.dispose()
+    operator.refused(1, "database", *arguments, PORTAL_DATABASE_URL=url)
+    doctor = operator.run("doctor", "--json", PORTAL_DATABASE_URL=url)
+    found = {check["name"]: check["detail"] for check in one_object(doctor)["checks"]}
+    assert "PORTAL_DATABASE_URL" in found["database"]
+    (operator.data_dir / "portal.sqlite3").unlink()
+    operator.refused(1, "database", *arguments)
+
+
+def test_serve_without_init_says_what_is_missing(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path, f"sqlite:///{tmp_path / 'portal.sqlite3'}")
+    ended = shell.run("portal", "serve", "--json")
+    assert (ended.status, ended.facts["error"]["code"]) == (2, "bad-setting")
+    assert "portal init" in ended.stderr
+
+
+@pytest.mark.asvs("13.3.1")
+def test_no_secret_is_printed(operator: Operator) -> None:
+    secrets = [
+        (operator.data_dir / "secrets" / name).read_text().strip() for name in SECRETS.values()
+    ]
+    printed = [
+        operator.run(*arguments).output
+        for arguments in (("init",), ("keys", "list"), ("doctor",), ("staff", "list"))
+    ]
+    for secret in [*secrets, "PRIVATE KEY"]:
+        assert not any(secret in text for text in printed)
+
+
+def test_an_instance_that_never_was(operator: Operator) -> None:
+    for act in (("show", "ins_0"), ("retire", "ins_0", "--reason", "gone")):
+        operator.refused(4, "not-found", "instance", *act)
+
+
+def test_the_audit_trail_holds_after_the_worker_sealed_it(operator: Operator) -> None:
+    make_approved(operator)
+    make_shell(
+        operator.data_dir.parent, f"sqlite:///{operator.data_dir / 'portal.sqlite3'}"
+    ).portal("worker", "--once")
+    assert operator.ask("audit", "check") == {"chain": "holds"}
