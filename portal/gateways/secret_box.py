@@ -33,5 +33,6 @@ class AesGcmBox:
             return self._cipher.decrypt(
                 sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], row_id.encode()
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):
+            # Bytes too few to hold a nonce are refused before any is opened.
             raise SealBroken(f"the secret of {row_id} does not open") from None

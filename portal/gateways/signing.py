@@ -96,9 +96,18 @@ class SignerDirectory:
                 file.write(pem)
                 file.flush()
                 os.fsync(file.fileno())
+            self._sync_directory()
         except OSError as error:
             raise SignerUnavailable(f"cannot write {path}: {error.strerror}") from error
         return NewKey(public, f"file:{name}")
+
+    def _sync_directory(self) -> None:
+        """Make the new file's name durable: the database will name it."""
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _load(self, name: str) -> Ed25519PrivateKey:
         if not name or "/" in name or name.startswith("."):
