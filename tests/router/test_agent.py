@@ -6,17 +6,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from werkzeug.wrappers import Response
 
 from licensing.encoding import sha256_hex
@@ -34,11 +28,11 @@ from router.identity import KEY_FILE
 from router.lease_store import LOCK_FILE, STATE_FILE, LeaseStore
 from tests.factories.instances import make_code
 from tests.fakes import START, FakeClock, MemorySigner
+from tests.router.certificates import make_certificate
 from tests.router.network import Fault, in_pieces, instead, lost_answer, lost_request, serve
 from tests.router.papers import identifier
 from tests.router.site import COMMAND, Site, request_id_of
 
-LOOPBACK: Final = IPv4Address("127.0.0.1")
 BIN = Path(sys.executable).parent
 PROBLEM = "application/problem+json"
 
@@ -498,24 +492,6 @@ def test_a_body_of_any_bytes_is_no_answer() -> None:
         for content_type in (PROBLEM, "text/plain"):
             with pytest.raises(Unreachable):
                 require_answer(Answer(403, content_type, body), 200)
-
-
-def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), 1)
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, SHA256())
-    )
-    paths = directory / f"{name}.pem", directory / f"{name}-key.pem"
-    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
 
 
 @pytest.mark.asvs("12.3.2")
