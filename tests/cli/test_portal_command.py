@@ -420,6 +420,12 @@ def test_an_empty_database_is_said_to_be_empty(operator: Operator, postgres: Clu
     operator.refused(1, "database", *arguments)
 
 
+def test_a_portal_without_a_worker_is_not_well(operator: Operator) -> None:
+    doctor = operator.run("doctor", "--json")
+    unwell = [each["name"] for each in one_object(doctor)["checks"] if each["result"] != "ok"]
+    assert (doctor.exit_code, unwell) == (7, ["worker"])
+
+
 def test_serve_without_init_says_what_is_missing(tmp_path: Path) -> None:
     shell = make_shell(tmp_path, f"sqlite:///{tmp_path / 'portal.sqlite3'}")
     ended = shell.run("portal", "serve", "--json")

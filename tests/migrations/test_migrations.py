@@ -159,10 +159,10 @@ def upgrade_until_killed(url: str, point: int) -> bool:
 
 
 def test_a_migration_that_was_killed_is_run_again(empty_url: str) -> None:
-    for point in range(1, 6):
+    for point in (1, 3, 5):
         assert upgrade_until_killed(empty_url, point)
     last = count_points(empty_url)
-    for point in sorted({*range(4, last, last // 4), last - 2, last - 1, last}):
+    for point in sorted({*range(4, last, last // 2), last - 1, last}):
         assert upgrade_until_killed(empty_url, point), f"point {point} of {last} was not reached"
         engine = make_engine(empty_url)
         if migrate.current(engine) is None:
