@@ -17,6 +17,7 @@ from licensing.verify import KeysetTrust, verify_keyset, verify_license
 from portal.cli.main import portal
 from portal.cli.wired import Wirings
 from portal.config import Settings
+from portal.db.bundles import KeysetVersion
 from portal.wiring import Wiring, wire_command, wire_worker
 from tests.cli.programs import make_shell
 from tests.databases import copied_file, fresh_database
@@ -418,6 +419,17 @@ def test_an_empty_database_is_said_to_be_empty(operator: Operator, postgres: Clu
     assert "PORTAL_DATABASE_URL" in found["database"]
     (operator.data_dir / "portal.sqlite3").unlink()
     operator.refused(1, "database", *arguments)
+
+
+def test_a_keyset_that_does_not_verify_is_no_crash(operator: Operator) -> None:
+    entitlement = make_approved(operator)
+    with operator.opened[-1].database.writing() as session:
+        session.query(KeysetVersion).update({"envelope": b"{}"})
+    operator.refused(7, "malformed-envelope", "keys", "list")
+    operator.refused(7, "malformed-envelope", "license", "issue", "--entitlement", entitlement)
+    doctor = operator.run("doctor", "--json")
+    unwell = {each["name"] for each in one_object(doctor)["checks"] if each["result"] != "ok"}
+    assert (doctor.exit_code, "keyset" in unwell) == (7, True)
 
 
 def test_a_portal_without_a_worker_is_not_well(operator: Operator) -> None:
