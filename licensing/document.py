@@ -42,7 +42,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Origin = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?$",
+        pattern=r"^(?!http://[^/]*:80$|https://[^/]*:443$)"
+        r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?$",
         max_length=253 + 14,
     ),
 ]
