@@ -507,8 +507,14 @@ def verify_bundle(
     return verified
 
 
-def _signed_by_roots(envelope: Envelope, keyset: Keyset) -> str:
-    """Require a keyset's threshold of root signatures; return the first signer's key id."""
+def _open_keyset(data: bytes) -> tuple[Envelope, Keyset]:
+    """Rows 1, 2 and 5: the payload comes before its signatures, since it names the roots."""
+    envelope = _open(data, Keyset, MAX_KEYSET_BYTES)
+    return envelope, Keyset.parse(envelope.payload)
+
+
+def _root_signatures(envelope: Envelope, keyset: Keyset) -> list[Signature]:
+    """Rows 3 and 4: the signatures by roots of this keyset that verify."""
     named = [
         (signature, root)
         for signature in envelope.signatures
@@ -522,9 +528,19 @@ def _signed_by_roots(envelope: Envelope, keyset: Keyset) -> str:
     ]
     if not good:
         raise BadSignature("no root's signature fits the content")
+    return good
+
+
+def _check_threshold(good: list[Signature], keyset: Keyset) -> None:
+    """Row 7 for roots. Key ids are distinct in an envelope, public keys in a keyset."""
     if len(good) < keyset.root_threshold:
         raise KeyNotValid(f"{len(good)} roots signed; {keyset.root_threshold} are needed")
-    return good[0].keyid
+
+
+def _check_product(keyset: Keyset) -> None:
+    """Row 6."""
+    if keyset.product != PRODUCT:
+        raise WrongProduct(f"for {keyset.product}, not {PRODUCT}")
 
 
 def verify_keyset(data: bytes, at: int) -> Verified[Keyset]:
@@ -536,13 +552,12 @@ def verify_keyset(data: bytes, at: int) -> Verified[Keyset]:
         LicensingError: rows 1 to 7, with the roots and their threshold in place of role and window;
             `not-yet-valid` when issued in the future.
     """
-    envelope = _open(data, Keyset, MAX_KEYSET_BYTES)
-    keyset = Keyset.parse(envelope.payload)
-    keyid = _signed_by_roots(envelope, keyset)
-    if keyset.product != PRODUCT:
-        raise WrongProduct(f"for {keyset.product}, not {PRODUCT}")
+    envelope, keyset = _open_keyset(data)
+    good = _root_signatures(envelope, keyset)
+    _check_product(keyset)
+    _check_threshold(good, keyset)
     _check_issued(keyset, at)
-    return Verified(keyset, envelope, keyid, sha256_hex(envelope.payload))
+    return Verified(keyset, envelope, good[0].keyid, sha256_hex(envelope.payload))
 
 
 def verify_keyset_update(data: bytes, held: Verified[Keyset], at: int) -> Verified[Keyset]:
@@ -551,22 +566,27 @@ def verify_keyset_update(data: bytes, held: Verified[Keyset], at: int) -> Verifi
     It must be signed by the held *and* by its own threshold of roots, and have a higher version.
 
     Raises:
-        LicensingError: as `verify_keyset`; `wrong-issuer`; `rolled-back` when the version is not
-            higher or the next version does not continue the held one; `expired`.
+        LicensingError: as `verify_keyset`, for both thresholds; `wrong-issuer`; `expired`;
+            `rolled-back` when the version is not higher or the next version does not continue the
+            held one.
     """
-    verified = verify_keyset(data, at)
-    keyset = verified.document
-    _signed_by_roots(verified.envelope, held.document)
+    envelope, keyset = _open_keyset(data)
+    good = _root_signatures(envelope, keyset)
+    good_by_held = _root_signatures(envelope, held.document)
     if keyset.iss != held.document.iss:
         raise WrongIssuer(f"issued by {keyset.iss}, not {held.document.iss}")
+    _check_product(keyset)
+    _check_threshold(good, keyset)
+    _check_threshold(good_by_held, held.document)
+    _check_issued(keyset, at)
+    if at >= keyset.expires_at:
+        raise Expired(f"the keyset expired {at - keyset.expires_at} s ago")
     if keyset.version <= held.document.version:
         raise RolledBack(f"version {keyset.version}; {held.document.version} is held")
     follows = keyset.version == held.document.version + 1
     if follows and keyset.prev_sha256 != held.payload_sha256:
         raise RolledBack("the next version does not continue the held keyset")
-    if at >= keyset.expires_at:
-        raise Expired(f"the keyset expired {at - keyset.expires_at} s ago")
-    return verified
+    return Verified(keyset, envelope, good[0].keyid, sha256_hex(envelope.payload))
 
 
 def verify_request(envelope: Envelope, model: type[R], key: PublicKey) -> Verified[R]:
