@@ -11,6 +11,8 @@ from portal.domain.errors import Invalid
 
 SHORTEST: Final = 12
 LONGEST: Final = 128
+OWN_AT_LEAST: Final = 6
+"""Letters and digits a password must have beside the person's own words."""
 GUESSES_LOG10: Final = 8.0
 """An offline attacker's guesses below which a password counts as common."""
 
@@ -27,6 +29,11 @@ def check_new_password(password: str, *own_words: str) -> None:
         raise Invalid(f"Use at most {LONGEST} characters.", field="password")
     if "\x00" in password:
         raise Invalid("A password cannot hold a NUL character.", field="password")
+    if len(_without(password, own_words)) < OWN_AT_LEAST:
+        raise Invalid(
+            "That is little more than your own name, company or address. Add other words.",
+            field="password",
+        )
     if _guesses(password, own_words) < GUESSES_LOG10:
         raise Invalid(
             "That password is among those attackers try first. Add words nobody would expect.",
@@ -34,7 +41,19 @@ def check_new_password(password: str, *own_words: str) -> None:
         )
 
 
+def _parts(own_words: tuple[str, ...]) -> list[str]:
+    return [part for word in own_words for part in word.replace("@", " ").split()]
+
+
+def _without(password: str, own_words: tuple[str, ...]) -> str:
+    """Return the letters and digits that are none of the person's own words."""
+    left = password.casefold()
+    for part in sorted(_parts(own_words), key=len, reverse=True):
+        if len(part) >= 3:
+            left = left.replace(part.casefold(), "")
+    return "".join(character for character in left if character.isalnum())
+
+
 def _guesses(password: str, own_words: tuple[str, ...]) -> float:
-    words = [part for word in own_words for part in word.replace("@", " ").split()]
     # The estimate's cost grows with the square of the length, and long ones are never common.
-    return float(zxcvbn(password[:72], user_inputs=words)["guesses_log10"])
+    return float(zxcvbn(password[:72], user_inputs=_parts(own_words))["guesses_log10"])

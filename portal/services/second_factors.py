@@ -4,6 +4,7 @@ Invariants: a secret is stored encrypted for its row. A time step is used once, 
 burned once, both by a conditional UPDATE, so that a race has one winner.
 """
 
+import base64
 import hashlib
 import hmac
 from typing import Final
@@ -22,6 +23,7 @@ from portal.services.keys import unix
 ISSUER: Final = "Smart Router Licenses"
 STEP_S: Final = 30
 TOLERATED_STEPS: Final = 1
+SECRET_BYTES: Final = 20
 RECOVERY_CODES: Final = 10
 
 
@@ -36,7 +38,7 @@ def start_setup(context: Context, person_id: str) -> str:
         raise Conflict("A second factor is set up already.")
     if factor is not None:
         return _secret(context, factor)
-    secret = pyotp.random_base32()
+    secret = base64.b32encode(context.ports.randomness.token(SECRET_BYTES)).decode()
     context.session.add(
         SecondFactor(
             person_id=person_id,

@@ -6,6 +6,7 @@ The rule is an attribute of the view, so that a test can walk the URL map and pr
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from flask import current_app, flash, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -105,7 +106,7 @@ def _check_person(rule: Rule) -> ResponseReturnValue | None:
         if rule.permission not in who.permissions:
             raise Forbidden("Your role does not permit this.")
     if rule.fresh and not who.is_fresh(portal().transactions.ports.clock.now()):
-        return redirect(url_for("sign_ins.reauthenticate", next=here()))
+        return redirect(url_for("sign_ins.reauthenticate", next=page_of_form()))
     return None
 
 
@@ -114,8 +115,9 @@ def _to_sign_in() -> Response:
         if g.get("had_token"):
             flash("Your session has ended. Sign in to go on.", "info")
         return redirect(url_for("sign_ins.sign_in", next=here()))
-    draft = keep_draft()
-    target = here() if draft is None else f"{here()}?draft={draft}"
+    page = page_of_form()
+    draft = keep_draft(page)
+    target = page if draft is None else f"{page}?draft={draft}"
     kept = " What you typed is kept." if draft else ""
     flash(f"Your session has ended. Sign in to go on.{kept}", "info")
     return redirect(url_for("sign_ins.sign_in", next=target))
@@ -126,6 +128,17 @@ def here() -> str:
     if request.method == "GET" and request.query_string:
         return f"{request.path}?{request.query_string.decode('ascii', 'replace')}"
     return request.path
+
+
+def page_of_form() -> str:
+    """Return the page to come back to by GET: this one, or the one whose form was sent here."""
+    if request.method in ("GET", "HEAD"):
+        return here()
+    methods = current_app.url_map.bind("").allowed_methods(request.path)
+    if "GET" in methods:
+        return request.path
+    sender = urlsplit(request.referrer or "")
+    return safe_next(sender.path, "/") if sender.netloc == request.host else "/"
 
 
 def safe_next(target: str | None, fallback: str) -> str:

@@ -72,7 +72,7 @@ def new() -> ResponseReturnValue:
 @for_members(roles.ACCOUNT_READ)
 def show(deployment_id: str) -> ResponseReturnValue:
     """Show a deployment: licenses, instances, codes."""
-    return page(deployment_id, CodeForm())
+    return page(deployment_id, CodeForm.bound())
 
 
 def page(deployment_id: str, form: CodeForm, status: int = 200) -> ResponseReturnValue:

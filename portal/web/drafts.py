@@ -21,15 +21,19 @@ def typed_fields() -> list[tuple[str, str]]:
     ]
 
 
-def keep_draft() -> str | None:
-    """Keep the form of this request for whose session it was; None when nothing is to keep."""
+def keep_draft(page: str) -> str | None:
+    """Keep the form of this request for whose session it was; None when nothing is to keep.
+
+    Args:
+        page: the path of the page that shows the form.
+    """
     person_id = g.get("person_of_token")
     fields = typed_fields()
     text = json.dumps(fields)
     if person_id is None or not fields or len(text) > MOST_BYTES:
         return None
     with portal().transactions.writing(request_actor()) as context:
-        return save_draft(context, person_id=person_id, path=request.path, text=text, keep=KEEP)
+        return save_draft(context, person_id=person_id, path=page, text=text, keep=KEEP)
 
 
 def draft_fields() -> MultiDict[str, str] | None:

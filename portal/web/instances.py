@@ -40,7 +40,7 @@ def page(instance_id: str, form: RetireForm, status: int = 200) -> ResponseRetur
 @for_members(roles.ACCOUNT_READ)
 def show(instance_id: str) -> ResponseReturnValue:
     """Show how a router is: last seen, next renewal, what is wrong."""
-    return page(instance_id, RetireForm())
+    return page(instance_id, RetireForm.bound())
 
 
 @blueprint.post("/<instance_id>/retire")

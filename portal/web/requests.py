@@ -212,7 +212,7 @@ def show(request_id: str) -> ResponseReturnValue:
         deployment_name=names.get(row.deployment_id, ""),
         startable=startable,
         changes=requests.changes(row),
-        form=MessageForm(),
+        form=MessageForm.bound(),
     )
 
 

@@ -100,10 +100,10 @@ class NoteForm(PortalForm):
     audience = RadioField(
         "Who reads this?",
         [InputRequired("Choose who reads this.")],
-        choices=[
-            ("staff", "Staff only: an internal note"),
-            ("customer", "The customer, by e-mail"),
-        ],
+        choices={
+            "staff": "Staff only: an internal note",
+            "customer": "The customer, by e-mail",
+        },
     )
     text = TextAreaField("Text", [InputRequired("Write something."), Length(max=4000)])
 
@@ -159,7 +159,7 @@ def show(request_id: str) -> ResponseReturnValue:
     """Show a request with all that helps to decide."""
     with portal().transactions.reading(request_actor()) as context:
         known = facts(context, requests.staff_request(context, request_id))
-    return render_template("staff/request.html", note_form=NoteForm(), **known)
+    return render_template("staff/request.html", note_form=NoteForm.bound(), **known)
 
 
 @blueprint.post("/requests/<request_id>/take")
@@ -175,7 +175,7 @@ def take(request_id: str) -> ResponseReturnValue:
 @for_staff(roles.REQUESTS_DECIDE)
 def approve(request_id: str) -> ResponseReturnValue:
     """Approve as asked or with changes; the consequences are shown first."""
-    form = ApproveForm()
+    form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
         known = facts(context, requests.staff_request(context, request_id))
     row = known["row"]
@@ -206,7 +206,7 @@ def approve(request_id: str) -> ResponseReturnValue:
 @for_staff(roles.REQUESTS_DECIDE)
 def decline(request_id: str) -> ResponseReturnValue:
     """Decline with words to the customer."""
-    form = DeclineForm()
+    form = DeclineForm.bound()
     if form.validate_on_submit():
         with portal().transactions.writing(request_actor()) as context:
             requests.decline_request(

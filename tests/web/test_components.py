@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import tinyhtml5  # type: ignore[import-untyped]
+import tinyhtml5
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 from wtforms import (

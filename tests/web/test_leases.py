@@ -1,12 +1,9 @@
 """The lease protocol over HTTP: every answer, in the stated order, on both databases."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
@@ -14,8 +11,6 @@ from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.lease import Lease
 from licensing.verify import KeysetTrust, verify_bundle, verify_lease
-from portal.app import create_app
-from portal.config import load_settings
 from portal.db.audit import AuditRow
 from portal.db.deployments import Deployment
 from portal.db.instances import Fork, Instance
@@ -25,25 +20,12 @@ from portal.domain.errors import Conflict
 from portal.services.context import Actor, Transactions
 from portal.services.instances import retire_instance
 from portal.services.keys import current_keyset, unix
-from portal.web.portal import WebPortal
 from tests.factories.accounts import make_customer, make_deployment
 from tests.factories.instances import Router, make_code, make_router
 from tests.factories.licenses import issue, make_entitlement, make_lease_license, make_license
 from tests.fakes import FakeClock, MemorySigners
 
 COMMAND = Actor("command")
-
-
-@pytest.fixture
-def app(transactions: Transactions, tmp_path: Path) -> Flask:
-    settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
-
-
-@pytest.fixture
-def client(app: Flask) -> Iterator[FlaskClient]:
-    with app.test_client() as opened:
-        yield opened
 
 
 def post(client: FlaskClient, path: str, body: Envelope | dict[str, Any] | bytes) -> Any:

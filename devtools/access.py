@@ -1,0 +1,77 @@
+"""Write docs/contributing/access.md: who may use which route, from the URL map and the roles."""
+
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from typing import cast
+
+from flask import Flask
+
+from portal.app import create_app
+from portal.config import load_settings
+from portal.db.session import Database, make_engine
+from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES
+from portal.gateways.system import SystemClock
+from portal.services.context import Policy, Ports, Transactions
+from portal.web.access import Rule, rule_of
+from portal.web.portal import WebPortal
+
+MATRIX = Path(__file__).resolve().parents[1] / "docs" / "contributing" / "access.md"
+INTRODUCTION = """# Who may use which route
+
+Written by `python -m devtools.access` from the URL map; a test compares it with the application.
+Every view states its rule (`portal/web/access.py`); a view without one answers nobody.
+"""
+
+
+def access_matrix(app: Flask) -> str:
+    """Return the page: one row for each route, with the roles that get in."""
+    lines = [INTRODUCTION, "| route | methods | who |", "|---|---|---|"]
+    for rule in sorted(app.url_map.iter_rules(), key=lambda each: each.rule):
+        with app.app_context():
+            access = rule_of(rule.endpoint)
+        assert access is not None, f"{rule.rule} states no rule"
+        methods = ", ".join(sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}))
+        route = rule.rule.replace("|", "\\|")
+        lines.append(f"| `{route}` | {methods} | {who(access)} |")
+    return "\n".join(lines) + "\n"
+
+
+def who(access: Rule) -> str:
+    """Say who gets in by a rule."""
+    fresh = ", re-authenticated within 15 minutes" if access.fresh else ""
+    if access.kind in ("account", "staff"):
+        roles = ACCOUNT_ROLES if access.kind == "account" else STAFF_ROLES
+        named = [role for role, permitted in roles.items() if access.permission in permitted]
+        return f"{access.kind}: {', '.join(named)}{fresh}"
+    words = {
+        "public": "everybody",
+        "machine": "programs, by what they signed",
+        "pending": "signed in, second factor may be owed",
+        "signed-in": "anybody signed in",
+    }
+    return words[access.kind] + fresh
+
+
+def main() -> int:
+    """Write the page."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = load_settings({"PORTAL_DATA_DIR": directory})
+        # Only the URL map is read: no request is answered.
+        transactions = Transactions(
+            Database(make_engine("sqlite://")),
+            cast(Ports, _OnlyClock()),
+            Policy(origin=settings.origin),
+        )
+        app = create_app(WebPortal(settings, transactions, secrets.token_bytes(32)))
+        MATRIX.write_text(access_matrix(app))
+    return 0
+
+
+class _OnlyClock:
+    clock = SystemClock()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
