@@ -5,17 +5,15 @@ Pages of the portal itself are walked elsewhere; here a broken macro shows befor
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from flask import Response
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 from werkzeug.serving import make_server
 
 from devtools.assets.sample.app import create_sample
 from portal.web.headers import CONTENT_SECURITY_POLICY
+from tests.browser.browsing import COLD_PAGE_BYTES, COLD_PAGE_REQUESTS, open_page, violations
 
 PAGES = [
     "/",
@@ -28,13 +26,10 @@ PAGES = [
     "/errors/404",
     "/errors/csrf",
 ]
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-COLD_PAGE_BYTES = 100_000
-COLD_PAGE_REQUESTS = 12
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def samples() -> Iterator[str]:
     """Serve the sample pages with the portal's policy."""
     app = create_sample()
 
@@ -52,53 +47,10 @@ def site() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """One page opened in a fresh context, and what was noticed meanwhile."""
-
-    page: Page
-    messages: list[str] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-
-def open_page(
-    chromium: Browser,
-    url: str,
-    **options: Any,
-) -> Visit:
-    # Colors that fade from one scheme to the next would be measured halfway.
-    context = chromium.new_context(
-        viewport={"width": 1280, "height": 900}, reduced_motion="reduce", **options
-    )
-    visit = Visit(context.new_page())
-    visit.page.on("console", lambda message: visit.messages.append(message.text))
-    visit.page.on("pageerror", lambda error: visit.messages.append(str(error)))
-    visit.page.on("requestfinished", lambda request: visit.sizes.append(_wire_bytes(request)))
-    answer = visit.page.goto(url)
-    assert answer is not None
-    assert answer.status == 200
-    return visit
-
-
-def _wire_bytes(request: Any) -> int:
-    sizes = request.sizes()
-    return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
-
-
 @pytest.mark.asvs("3.4.3")
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_light_accessible_and_fits(chromium: Browser, site: str, path: str) -> None:
-    visit = open_page(chromium, site + path)
+def test_a_page_is_light_accessible_and_fits(chromium: Browser, samples: str, path: str) -> None:
+    visit = open_page(chromium, samples + path)
     page = visit.page
     page.wait_for_load_state("networkidle")
     assert len(visit.sizes) <= COLD_PAGE_REQUESTS
@@ -115,15 +67,9 @@ def test_a_page_is_light_accessible_and_fits(chromium: Browser, site: str, path:
     page.context.close()
 
 
-def violations(page: Page) -> list[tuple[str, list[str]]]:
-    """Return what axe finds: rule and elements."""
-    found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
-    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
-
-
-def test_copy_puts_the_text_on_the_clipboard(chromium: Browser, site: str) -> None:
+def test_copy_puts_the_text_on_the_clipboard(chromium: Browser, samples: str) -> None:
     visit = open_page(
-        chromium, site + "/account", permissions=["clipboard-read", "clipboard-write"]
+        chromium, samples + "/account", permissions=["clipboard-read", "clipboard-write"]
     )
     visit.page.get_by_role("button", name="Copy license id").click()
     assert visit.page.evaluate("navigator.clipboard.readText()").startswith("lic_")
@@ -131,29 +77,31 @@ def test_copy_puts_the_text_on_the_clipboard(chromium: Browser, site: str) -> No
     visit.page.context.close()
 
 
-def test_local_time_stands_beside_utc(chromium: Browser, site: str) -> None:
-    visit = open_page(chromium, site + "/account", timezone_id="Asia/Tokyo", locale="en-GB")
+def test_local_time_stands_beside_utc(chromium: Browser, samples: str) -> None:
+    visit = open_page(chromium, samples + "/account", timezone_id="Asia/Tokyo", locale="en-GB")
     beside = visit.page.locator("dd [data-local-time]").first
     assert "24 Nov 2026, 05:12 your time" in beside.inner_text()
     visit.page.context.close()
 
 
-def test_a_wrong_clock_does_not_bend_relative_times(chromium: Browser, site: str) -> None:
-    visit = open_page(chromium, site + "/account")
+def test_a_wrong_clock_does_not_bend_relative_times(chromium: Browser, samples: str) -> None:
+    visit = open_page(chromium, samples + "/account")
     # The sample's clock stands in 2026, whatever this machine's says.
     assert visit.page.get_by_text("in 2 days").first.is_visible()
     visit.page.context.close()
 
 
-def test_without_script_nothing_dead_is_shown(chromium: Browser, site: str) -> None:
-    visit = open_page(chromium, site + "/account", java_script_enabled=False)
+def test_without_script_nothing_dead_is_shown(chromium: Browser, samples: str) -> None:
+    visit = open_page(chromium, samples + "/account", java_script_enabled=False)
     assert visit.page.locator("[data-copy]:visible").count() == 0
     assert visit.page.get_by_text("26 Nov 2026, 20:12:07 UTC").first.is_visible()
     visit.page.context.close()
 
 
-def test_the_error_summary_has_focus_and_leads_to_the_field(chromium: Browser, site: str) -> None:
-    visit = open_page(chromium, site + "/form?errors=1")
+def test_the_error_summary_has_focus_and_leads_to_the_field(
+    chromium: Browser, samples: str
+) -> None:
+    visit = open_page(chromium, samples + "/form?errors=1")
     page = visit.page
     assert page.title().startswith("Error: ")
     assert page.evaluate("document.activeElement.className") == "govuk-error-summary"
@@ -162,8 +110,8 @@ def test_the_error_summary_has_focus_and_leads_to_the_field(chromium: Browser, s
     page.context.close()
 
 
-def test_the_first_tab_offers_to_skip(chromium: Browser, site: str) -> None:
-    page = open_page(chromium, site + "/account").page
+def test_the_first_tab_offers_to_skip(chromium: Browser, samples: str) -> None:
+    page = open_page(chromium, samples + "/account").page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the page"
     page.keyboard.press("Enter")
@@ -171,8 +119,8 @@ def test_the_first_tab_offers_to_skip(chromium: Browser, site: str) -> None:
     page.context.close()
 
 
-def test_every_stop_of_the_keyboard_is_visible(chromium: Browser, site: str) -> None:
-    page = open_page(chromium, site + "/form").page
+def test_every_stop_of_the_keyboard_is_visible(chromium: Browser, samples: str) -> None:
+    page = open_page(chromium, samples + "/form").page
     stops = page.locator("a[href], button:visible, input:visible, select, textarea").count()
     for _ in range(stops):
         page.keyboard.press("Tab")
@@ -190,15 +138,15 @@ def test_every_stop_of_the_keyboard_is_visible(chromium: Browser, site: str) -> 
     page.context.close()
 
 
-def test_forced_colors_keep_borders_of_buttons(chromium: Browser, site: str) -> None:
-    page = open_page(chromium, site + "/account", forced_colors="active").page
+def test_forced_colors_keep_borders_of_buttons(chromium: Browser, samples: str) -> None:
+    page = open_page(chromium, samples + "/account", forced_colors="active").page
     width = page.locator(".button").first.evaluate("e => getComputedStyle(e).borderTopWidth")
     assert width != "0px"
     page.context.close()
 
 
-def test_print_leaves_out_navigation(chromium: Browser, site: str) -> None:
-    page = open_page(chromium, site + "/account").page
+def test_print_leaves_out_navigation(chromium: Browser, samples: str) -> None:
+    page = open_page(chromium, samples + "/account").page
     page.emulate_media(media="print")
     assert not page.locator("header").is_visible()
     assert not page.locator("nav.nav").is_visible()
