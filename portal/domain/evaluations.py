@@ -118,13 +118,17 @@ def differences(asked: dict[str, Any], granted: dict[str, Any]) -> list[Differen
     """Say what is other in the grant than in the request; both hold plain JSON values."""
     found = []
     for term in ("mode", "days", "volume_tokens", "max_instances", "features", "fingerprint"):
-        wanted, given = asked.get(term), granted.get(term)
-        if wanted is not None and given is not None and wanted != given:
+        if term not in asked:
+            continue
+        wanted, given = asked[term], granted.get(term)
+        if wanted != given:
             found.append(Difference(term, _said(term, wanted), _said(term, given)))
     return found
 
 
 def _said(term: str, value: Any) -> str:
+    if value is None:
+        return "any instance" if term == "fingerprint" else "none"
     if isinstance(value, list):
         return ", ".join(str(each) for each in value) or "none"
     if term == "days":

@@ -224,6 +224,8 @@ class Visitor:
     def _check_links(self, page: Page) -> None:
         adapter = self.client.application.url_map.bind("localhost")
         for link in page.links:
+            if link.startswith("#"):
+                continue
             parts = urlsplit(urljoin(page.path, link))
             if parts.scheme or parts.netloc or not parts.path.startswith("/"):
                 continue

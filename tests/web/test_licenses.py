@@ -1,0 +1,200 @@
+"""A license's page and files: right bytes, right names, noted, limited, and nobody else's."""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from licensing.envelope import Envelope
+from licensing.verify import KeysetTrust, verify_license
+from portal.db.accounts import Account
+from portal.db.audit import AuditRow
+from portal.db.entitlements import Entitlement
+from portal.db.licenses import Hold, License
+from portal.services.context import Actor, Transactions
+from portal.services.keys import current_keyset, unix
+from portal.services.licenses import request_issue
+from tests.factories.accounts import make_deployment
+from tests.factories.licenses import issue, make_entitlement
+from tests.fakes import FakeClock, MemorySigners
+from tests.web.conftest import Office, StaffMaker
+from tests.web.visitor import Visitor
+
+COMMAND = Actor("command")
+NAMES = ("license.json", "summary.json", "checklist.txt", "kit.zip")
+
+
+@pytest.fixture
+def license_(customer: Visitor, transactions: Transactions) -> License:
+    with transactions.reading(COMMAND) as context:
+        account = context.session.query(Account).one()
+    deployment = make_deployment(transactions, account)
+    return issue(transactions, make_entitlement(transactions, deployment))
+
+
+def test_the_page_names_each_file_with_size_hash_and_command(
+    customer: Visitor, license_: License
+) -> None:
+    page = customer.get(f"/account/licenses/{license_.id}")
+    assert "router-license verify license.json --keyset keyset.json" in page.text
+    assert license_.key_id is not None
+    assert license_.key_id in page.html
+    assert "Requests at once 4" in page.text, "the limits are part of the facts"
+    for name in NAMES:
+        answer = customer.client.get(f"/account/licenses/{license_.id}/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert hashlib.sha256(answer.data).hexdigest() in page.html, name
+        assert f"{len(answer.data):,} bytes" in page.text or str(len(answer.data)) in page.text
+
+
+@pytest.mark.asvs("3.2.1")
+def test_the_kit_holds_everything_and_its_sums_are_right(
+    customer: Visitor, license_: License, transactions: Transactions
+) -> None:
+    answer = customer.client.get(f"/account/licenses/{license_.id}/kit.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.data)) as kit:
+        files = {Path(name).name: kit.read(name) for name in kit.namelist()}
+    assert set(files) == {
+        "license.json",
+        "summary.json",
+        "checklist.txt",
+        "keyset.json",
+        "revocation-bundle.json",
+        "SHA256SUMS",
+    }
+    sums = dict(
+        reversed(line.split("  ")) for line in files.pop("SHA256SUMS").decode().splitlines()
+    )
+    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    with transactions.reading(COMMAND) as context:
+        trust = KeysetTrust(current_keyset(context).document)
+        found = verify_license(
+            files["license.json"],
+            trust,
+            unix(context.at),
+            bundle=files["revocation-bundle.json"],
+            require_current_bundle=True,
+        )
+    assert found.document.license_id == license_.id
+
+
+def test_summary_and_checklist_hold_safe_facts_alone(customer: Visitor, license_: License) -> None:
+    assert license_.envelope is not None
+    envelope = Envelope.parse(license_.envelope)
+    secrets = [
+        json.loads(license_.envelope)["payload"],
+        json.loads(license_.envelope)["signatures"][0]["sig"],
+    ]
+    for name in ("summary.json", "checklist.txt"):
+        text = customer.client.get(f"/account/licenses/{license_.id}/{name}").text
+        assert not any(secret in text for secret in secrets)
+        assert license_.id in text
+        assert "license.json" in text
+    assert envelope.signatures
+
+
+def test_each_download_is_noted(
+    customer: Visitor, license_: License, transactions: Transactions
+) -> None:
+    for name in NAMES:
+        customer.client.get(f"/account/licenses/{license_.id}/{name}")
+    with transactions.reading(COMMAND) as context:
+        rows = context.session.query(AuditRow).filter_by(action="license.downloaded").all()
+        assert sorted(row.detail["file"] for row in rows) == sorted(NAMES)
+        assert all(row.actor_id and row.address for row in rows)
+    assert "License file downloaded" in customer.get("/account/activity").text
+
+
+@pytest.mark.asvs("2.4.1")
+def test_downloads_are_limited(
+    customer: Visitor, license_: License, transactions: Transactions, clock: FakeClock
+) -> None:
+    path = f"/account/licenses/{license_.id}/summary.json"
+    statuses = set()
+    for _ in range(300):
+        statuses.add(customer.client.get(path).status_code)
+    assert statuses == {200}
+    answer = customer.client.get(path)
+    assert answer.status_code == 429
+    clock.advance(hours=1, seconds=1)
+    assert customer.client.get(path).status_code == 200
+
+
+@pytest.mark.asvs("5.3.2")
+@pytest.mark.parametrize(
+    "name", ["../license.json", "%2e%2e/keys", "license.json/..", "LICENSE.JSON", "key.pem", "kit"]
+)
+def test_no_other_file_is_handed_out(customer: Visitor, license_: License, name: str) -> None:
+    assert customer.client.get(f"/account/licenses/{license_.id}/{name}").status_code == 404
+
+
+def test_nothing_is_handed_out_before_the_signature_is_stored(
+    customer: Visitor, transactions: Transactions, signers: MemorySigners, office: Office
+) -> None:
+    with transactions.reading(COMMAND) as context:
+        account = context.session.query(Account).one()
+    entitlement = make_entitlement(transactions, make_deployment(transactions, account))
+    with transactions.writing(COMMAND) as context:
+        asked = request_issue(context, entitlement.id, cause="start")
+    signers.absent.add("license")
+    office.work()
+    page = customer.get(f"/account/licenses/{asked.id}")
+    assert "being signed" in page.text
+    for name in NAMES:
+        assert customer.client.get(f"/account/licenses/{asked.id}/{name}").status_code == 409
+
+
+def test_a_silent_worker_is_told_and_staff_health_is_red(
+    customer: Visitor,
+    staff: StaffMaker,
+    transactions: Transactions,
+    clock: FakeClock,
+    office: Office,
+) -> None:
+    ann = staff("support")
+    office.work()
+    with transactions.reading(COMMAND) as context:
+        account = context.session.query(Account).one()
+    entitlement = make_entitlement(transactions, make_deployment(transactions, account))
+    with transactions.writing(COMMAND) as context:
+        asked = request_issue(context, entitlement.id, cause="start")
+    clock.advance(seconds=61)
+    assert "delayed" in customer.get(f"/account/licenses/{asked.id}").text
+    unwell = ann.get("/staff/health").text
+    assert "worker" in unwell.lower()
+    office.work()
+    assert "delayed" not in customer.get(f"/account/licenses/{asked.id}").text
+
+
+def test_an_expired_and_a_held_license_say_so(
+    customer: Visitor, license_: License, transactions: Transactions, clock: FakeClock
+) -> None:
+    path = f"/account/licenses/{license_.id}"
+    with transactions.writing(COMMAND) as context:
+        entitlement = context.session.query(Entitlement).one()
+        hold = Hold(
+            id="hld_00000000000000000000000000",
+            entitlement_id=entitlement.id,
+            cause="staff",
+            reason="a question",
+            opened_at=context.at,
+        )
+        context.session.add(hold)
+    assert "on hold" in customer.get(path).text
+    with transactions.writing(COMMAND) as context:
+        context.session.get_one(Hold, hold.id).lifted_at = context.at
+    assert "on hold" not in customer.get(path).text
+    clock.advance(hours=72)
+    assert "has expired" in customer.get(path).text
+
+
+def test_marking_as_installed_is_remembered(customer: Visitor, license_: License) -> None:
+    path = f"/account/licenses/{license_.id}"
+    page = customer.send(customer.get(path), action=f"{path}/installed")
+    assert "Marked as installed" in page.text
