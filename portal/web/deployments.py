@@ -3,7 +3,7 @@
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from wtforms import IntegerField, StringField
-from wtforms.validators import InputRequired, Length, NumberRange
+from wtforms.validators import InputRequired, Length
 
 from portal.db.deployments import deployments_of
 from portal.db.licenses import licenses_of
@@ -11,7 +11,7 @@ from portal.domain import roles
 from portal.domain.errors import PortalError
 from portal.services import deployments, enrollments, instances, licenses
 from portal.web.access import for_members
-from portal.web.forms import PortalForm
+from portal.web.forms import Between, PortalForm
 from portal.web.limits import HOUR_S, limit
 from portal.web.portal import account_id, portal, request_actor, signed_in
 
@@ -31,7 +31,7 @@ class CodeForm(PortalForm):
         "For how many routers?",
         [
             InputRequired("Enter a number from 1 to 100."),
-            NumberRange(1, 100, "Enter a number from 1 to 100."),
+            Between(1, 100, "Enter a number from 1 to 100."),
         ],
         default=1,
     )

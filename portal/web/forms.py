@@ -3,9 +3,29 @@
 from flask import request
 from flask_wtf import FlaskForm
 from wtforms import Field
+from wtforms.validators import ValidationError
 
 from portal.domain.errors import PortalError
 from portal.web.drafts import draft_fields
+
+
+class Between:
+    """Requires a whole number from `lowest` to `highest`, however many digits were typed.
+
+    WTForms' own `NumberRange` fails on integers beyond the range of floats.
+    """
+
+    def __init__(self, lowest: int, highest: int, message: str) -> None:
+        self.lowest, self.highest, self.message = lowest, highest, message
+
+    def __call__(self, _form: object, field: Field) -> None:
+        """Check a field.
+
+        Raises:
+            ValidationError: no number, or one out of range.
+        """
+        if field.data is None or not self.lowest <= field.data <= self.highest:
+            raise ValidationError(self.message)
 
 
 class PortalForm(FlaskForm):

@@ -13,7 +13,7 @@ from wtforms import (
     StringField,
     TextAreaField,
 )
-from wtforms.validators import InputRequired, Length, NumberRange, Optional, Regexp
+from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.db.deployments import deployments_of
 from portal.domain import roles
@@ -22,7 +22,7 @@ from portal.domain.errors import PortalError
 from portal.services import entitlements, licenses, requests
 from portal.services.requests import EVALUATION, PILOT, Ask, PilotAsk
 from portal.web.access import for_members
-from portal.web.forms import PortalForm
+from portal.web.forms import Between, PortalForm
 from portal.web.limits import HOUR_S, limit
 from portal.web.portal import account_id, portal, request_actor, signed_in
 from portal.web.words import FEATURE_NAMES
@@ -95,7 +95,7 @@ class PilotForm(RequestForm):
         "Tokens you expect in a week",
         [
             InputRequired("Enter a whole number, such as 2000000."),
-            NumberRange(1, 10**12, "Enter a whole number from 1 up."),
+            Between(1, 10**12, "Enter a whole number from 1 up."),
         ],
     )
     contacts = TextAreaField("Who should we talk to?", [Length(max=1000)])

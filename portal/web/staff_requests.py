@@ -10,7 +10,7 @@ from wtforms import (
     StringField,
     TextAreaField,
 )
-from wtforms.validators import InputRequired, Length, NumberRange, Optional, Regexp
+from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.db.accounts import Account
 from portal.db.deployments import Deployment
@@ -23,7 +23,7 @@ from portal.services import health, licenses, requests
 from portal.services.context import Context
 from portal.services.requests import SKU_OF, GrantedTerms
 from portal.web.access import for_staff
-from portal.web.forms import PortalForm
+from portal.web.forms import Between, PortalForm
 from portal.web.portal import portal, request_actor, signed_in
 from portal.web.requests import FINGERPRINT
 from portal.web.words import FEATURE_NAMES
@@ -41,14 +41,14 @@ class ApproveForm(PortalForm):
     mode = RadioField("How it runs", choices={"offline": "Offline", "lease": "Leased online"})
     days = IntegerField(
         "Length in days",
-        [InputRequired("Enter the days."), NumberRange(1, 366, "Enter 1 to 366 days.")],
+        [InputRequired("Enter the days."), Between(1, 366, "Enter 1 to 366 days.")],
     )
     volume_tokens = IntegerField(
-        "Tokens in any 7 days", [Optional(), NumberRange(1, 10**12, "Enter a number from 1 up.")]
+        "Tokens in any 7 days", [Optional(), Between(1, 10**12, "Enter a number from 1 up.")]
     )
     max_instances = IntegerField(
         "Instances",
-        [InputRequired("Enter the instances."), NumberRange(1, 1000, "Enter 1 to 1,000.")],
+        [InputRequired("Enter the instances."), Between(1, 1000, "Enter 1 to 1,000.")],
     )
     features = SelectMultipleField("Features")
     fingerprint = StringField(
