@@ -94,7 +94,8 @@ def create_app(web: WebPortal) -> Flask:
 
     app.jinja_env.globals.update(term_names=TERM_NAMES, limit_names=LIMIT_NAMES)
 
-    login = LoginManager(app)
+    # Pages get the person from `_viewer`, which asks nothing of a database that may be away.
+    login = LoginManager(app, add_context_processor=False)
     login.session_protection = None
     login.user_loader(_load_user)
     # There is no remember cookie; looking for one would open the session of every request.
@@ -182,6 +183,9 @@ def _know_who() -> None:
     """Find out who is signed in, and note from time to time that they still are."""
     rule = None if request.endpoint is None else rule_of(request.endpoint)
     if rule is None or rule.kind == "machine" or request.endpoint == "static":
+        return
+    if request.blueprint == "health":
+        # A probe is answered alike whatever cookie comes with it, and while the database is away.
         return
     token = session.get("_user_id")
     if token is None:

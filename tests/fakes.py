@@ -1,6 +1,8 @@
 """Fakes of the ports. Nothing else in the tests is faked."""
 
 import hashlib
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -31,11 +33,11 @@ class FakeRandomness:
     """Bytes that are different each time and the same in each run."""
 
     seed: str = "tests"
-    count: int = 0
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def token(self, size: int) -> bytes:
-        self.count += 1
-        digest = hashlib.shake_256(f"{self.seed}:{self.count}".encode())
+        # `next` is one step: threads never get the same number.
+        digest = hashlib.shake_256(f"{self.seed}:{next(self.numbers)}".encode())
         return digest.digest(size)
 
 
