@@ -1,4 +1,4 @@
-"""A portal with one license for many instances, and the check of what a run left in the database."""
+"""A portal with one license for many instances, and the check of what a run left behind."""
 
 import base64
 import json
