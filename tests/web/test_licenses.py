@@ -68,9 +68,8 @@ def test_the_kit_holds_everything_and_its_sums_are_right(
         "revocation-bundle.json",
         "SHA256SUMS",
     }
-    sums = dict(
-        reversed(line.split("  ")) for line in files.pop("SHA256SUMS").decode().splitlines()
-    )
+    lines = [line.split("  ") for line in files.pop("SHA256SUMS").decode().splitlines()]
+    sums = {name: digest for digest, name in lines}
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     with transactions.reading(COMMAND) as context:
         trust = KeysetTrust(current_keyset(context).document)

@@ -119,6 +119,7 @@ def test_fields_nobody_offered_change_nothing(
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
         assert row.sku == "eval-72h"
+        assert row.limits is not None
         assert row.limits["max_instances"] == 1
 
 
@@ -221,10 +222,12 @@ def test_a_fingerprint_is_made_or_brought(
     office.work()
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
-        assert row.fingerprints[0].startswith("fp_")
+        assert row.fingerprints is not None
+        (fingerprint,) = row.fingerprints
+    assert fingerprint.startswith("fp_")
     page = customer.get(f"/account/licenses/{row.id}")
-    assert f"--fingerprint {row.fingerprints[0]}" in page.text
-    assert f'instance_fingerprint: "{row.fingerprints[0]}"' in page.html.replace("&#34;", '"')
+    assert f"--fingerprint {fingerprint}" in page.text
+    assert f'instance_fingerprint: "{fingerprint}"' in page.html.replace("&#34;", '"')
 
 
 def test_a_pilot_goes_to_staff_and_back(
@@ -263,6 +266,9 @@ def test_a_pilot_goes_to_staff_and_back(
     office.work()
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
+        assert row.expires_at is not None
+        assert row.not_before_at is not None
+        assert row.limits is not None
         assert row.expires_at - row.not_before_at == timedelta(days=14)
         assert row.limits["max_instances"] == 2
         assert row.limits["tokens_per_window"] == 2_000_000
