@@ -13,7 +13,7 @@ from portal.web.portal import WebPortal
 from tests.factories.accounts import PASSWORD, make_customer
 from tests.web.visitor import Visitor, check_headers
 
-SECURE = {"base_url": "https://licenses.example.com"}
+SECURE = "https://licenses.example.com"
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -45,7 +45,7 @@ def test_every_answer_carries_them(secure_app: Flask, path: str) -> None:
     for method in ("GET", "POST", "PUT", "OPTIONS"):
         with secure_app.test_client() as client:
             answer = client.open(
-                path, method=method, headers={"Origin": "https://evil.example"}, **SECURE
+                path, method=method, headers={"Origin": "https://evil.example"}, base_url=SECURE
             )
             answer.close()
             check_headers(answer)
@@ -60,7 +60,7 @@ def test_the_session_cookie_is_bound_to_host_and_tls(
 ) -> None:
     make_customer(transactions)
     client = secure_app.test_client()
-    page = client.get("/sign-in", **SECURE)
+    page = client.get("/sign-in", base_url=SECURE)
     cookie = page.headers["Set-Cookie"]
     assert cookie.startswith("__Host-session=")
     for part in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/"):
@@ -90,7 +90,7 @@ def test_hashed_assets_are_immutable_and_others_are_asked_for_again(client: Flas
 @pytest.mark.asvs("4.1.3")
 @pytest.mark.parametrize("host", ["evil.example", "licenses.example.com.evil.example", ""])
 def test_only_its_own_hosts_are_answered(secure_app: Flask, host: str) -> None:
-    answer = secure_app.test_client().get("/", headers={"Host": host}, **SECURE)
+    answer = secure_app.test_client().get("/", headers={"Host": host}, base_url=SECURE)
     assert answer.status_code == 400
 
 
