@@ -37,8 +37,8 @@ class Wiring:
     signers: SignerDirectory
 
 
-def _wire(settings: Settings, roles: tuple[str, ...], *, pool_size: int = 5) -> Wiring:
-    database = Database(make_engine(settings.database_url, pool_size=pool_size))
+def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
+    database = Database(make_engine(settings.database_url))
     randomness = SystemRandomness()
     signers = SignerDirectory(settings.keys_dir, settings.key_passphrase(), roles)
     ports = Ports(

@@ -6,13 +6,12 @@ So no lock is held while a lease is verified and signed, and of two racing reque
 """
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
     LargeBinary,
-    Row,
     Table,
     UniqueConstraint,
     bindparam,
@@ -27,6 +26,7 @@ from portal.db.base import Base
 from portal.db.bundles import Bundle, KeysetVersion
 from portal.db.instances import Instance
 from portal.db.licenses import Hold, License
+from portal.db.session import DirectStatement
 from portal.db.types import RowNumber
 
 
@@ -119,10 +119,54 @@ _HEAD = (
 )
 
 
-def read_head(session: Session, keyid: str, request_id: str, license_id: str) -> Row[Any] | None:
+_DIRECT_HEAD = DirectStatement(_HEAD)
+
+
+class Head(NamedTuple):
+    """All that the answer to a lease request depends on, in the order of the statement above."""
+
+    id: str
+    account_id: str
+    deployment_id: str
+    keyid: str
+    public_key: bytes
+    fingerprint: str | None
+    retired_at: datetime | None
+    released_at: datetime | None
+    slot_free_at: datetime | None
+    epoch: int
+    seq: int
+    lease_sha256: str
+    lease_issued_at: datetime
+    usage_budget_id: str | None
+    usage_tokens: int
+    usage_requests: int
+    answered_lease_id: str | None
+    """Of the lease this request was answered with before."""
+    answer: bytes | None
+    license_id: str | None
+    license_deployment_id: str | None
+    license_state: str | None
+    license_payload: bytes | None
+    license_sha256: str | None
+    license_released_at: datetime | None
+    superseded_at: datetime | None
+    superseded_by: str | None
+    revoked_at: datetime | None
+    is_held: bool
+    bundle_version: int | None
+    keyset_version: int | None
+    keyset_sha256: str | None
+
+
+def read_head(session: Session, keyid: str, request_id: str, license_id: str) -> Head | None:
     """Read, in one statement, all that the answer to a lease request depends on."""
     names = {"signer_keyid": keyid, "request_id": request_id, "named_license_id": license_id}
-    return cast("Row[Any] | None", session.execute(_HEAD, names).one_or_none())
+    if session.get_bind().dialect.name == "postgresql":
+        row = _DIRECT_HEAD.run(session, names).fetchone()
+    else:
+        row = session.execute(_HEAD, names).one_or_none()
+    return None if row is None else Head(*row)
 
 
 _HEAD_COLUMNS = (
@@ -171,8 +215,8 @@ _LEASE_COLUMNS = (
 )
 _NEW = {name: bindparam(f"new_{name}", type_=_LEASES.c[name].type) for name in _LEASE_COLUMNS}
 _moved = _MOVE.returning(literal_column("1").label("one")).cte("moved")
-_MOVE_AND_INSERT = insert(_LEASES).from_select(
-    list(_LEASE_COLUMNS), select(*_NEW.values()).select_from(_moved)
+_DIRECT_MOVE_AND_INSERT = DirectStatement(
+    insert(_LEASES).from_select(list(_LEASE_COLUMNS), select(*_NEW.values()).select_from(_moved))
 )
 _INSERT = insert(_LEASES).values(_NEW)
 
@@ -194,7 +238,7 @@ def advance(
         **{f"new_{name}": lease[name] for name in _LEASE_COLUMNS},
     }
     if session.get_bind().dialect.name == "postgresql":
-        return bool(session.execute(_MOVE_AND_INSERT, values).rowcount)  # type: ignore[attr-defined]
+        return bool(_DIRECT_MOVE_AND_INSERT.run(session, values).rowcount)
     if not session.execute(_MOVE, values).rowcount:  # type: ignore[attr-defined]
         return False
     session.execute(_INSERT, values)

@@ -3,23 +3,31 @@
 Invariants: one unit of work is one transaction; it commits when its block returns and rolls back
 when it raises. On SQLite a reading unit begins deferred and a writing one immediate, so that two
 writers queue at the start instead of failing half-way; the file is in WAL mode with
-`synchronous=FULL`. On PostgreSQL a reading unit is READ ONLY.
+`synchronous=FULL`. On PostgreSQL a reading unit is READ ONLY. A pooled connection that was not used
+for a second is asked whether it still lives before it is used.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+import psycopg
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, func, make_url, select
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
 
+POOL_SIZE = 10
+"""Connections a process keeps: one for each thread of a web worker, and two to spare."""
+FRESH_S = 1.0
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 SQLITE_BUSY_TIMEOUT_MS = 15_000
 
 
-def make_engine(url: str, *, pool_size: int = 5) -> Engine:
+def make_engine(url: str) -> Engine:
     """Open a pool for `url` (`sqlite:///path` or `postgresql+psycopg://…`).
 
     Raises:
@@ -30,11 +38,10 @@ def make_engine(url: str, *, pool_size: int = 5) -> Engine:
     if backend == "sqlite":
         return _sqlite(url)
     if backend == "postgresql":
-        return create_engine(
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_size=pool_size,
-            max_overflow=pool_size,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
             pool_timeout=5,
             connect_args={
                 "connect_timeout": 5,
@@ -43,7 +50,27 @@ def make_engine(url: str, *, pool_size: int = 5) -> Engine:
                 " -c idle_in_transaction_session_timeout=60000",
             },
         )
+        _ping_when_idle(engine)
+        return engine
     raise ValueError(f"the database must be SQLite or PostgreSQL, not {backend}")
+
+
+def _ping_when_idle(engine: Engine) -> None:
+    """Replace a pooled connection that died unnoticed; a ping each time would be a round trip."""
+
+    @event.listens_for(engine, "checkin")
+    def note(_driver: Any, record: Any) -> None:
+        record.info["used_at"] = monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ping(driver: Any, record: Any, _proxy: Any) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or monotonic() - used_at < FRESH_S:
+            return
+        try:
+            engine.dialect.do_ping(driver)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
 
 
 def _sqlite(url: str) -> Engine:
@@ -79,19 +106,59 @@ def clock_difference(session: Session, at: datetime) -> float:
     return (at - theirs).total_seconds()
 
 
+class DirectStatement:
+    """A statement that is compiled once and given straight to PostgreSQL's driver.
+
+    For the few that run so often that what SQLAlchemy does around each execution would cost more
+    than the database's own work. Values go in and rows come out as the driver has them.
+    """
+
+    def __init__(self, statement: Executable) -> None:
+        compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[attr-defined]
+        self._text = str(compiled).encode()
+        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def run(self, session: Session, values: dict[str, Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Execute in the session's transaction, or as one of its own in a unit of statements.
+
+        Raises:
+            DBAPIError: as if SQLAlchemy had executed it.
+        """
+        connection = session.connection()
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        try:
+            return driver.execute(self._text, {**self._fixed, **values}, binary=True)
+        except psycopg.Error as error:
+            broken = driver.closed
+            if broken:
+                connection.invalidate(error)
+            raise DBAPIError.instance(
+                self._text.decode(),
+                None,
+                error,
+                psycopg.Error,
+                connection_invalidated=broken,
+                dialect=connection.dialect,
+            ) from error
+
+
 class Database:
     """Opens units of work over one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.is_postgresql = engine.dialect.name == "postgresql"
+        self._reading = engine.execution_options(
+            reading=True, **({"postgresql_readonly": True} if self.is_postgresql else {})
+        )
+        self._statements = (
+            engine.execution_options(isolation_level="AUTOCOMMIT") if self.is_postgresql else None
+        )
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Open a unit of work that only reads; it rolls back at the end."""
-        options: dict[str, Any] = {"reading": True}
-        if self.engine.dialect.name == "postgresql":
-            options["postgresql_readonly"] = True
-        with Session(self.engine.execution_options(**options)) as session:
+        with Session(self._reading) as session:
             yield session
 
     @contextmanager
@@ -107,12 +174,11 @@ class Database:
         For work that is one writing statement whose condition names all that was read before. It
         saves the round trips of BEGIN and COMMIT. SQLite has no round trips: there it is `writing`.
         """
-        if self.engine.dialect.name != "postgresql":
+        if self._statements is None:
             with self.writing() as session:
                 yield session
             return
-        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with Session(engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._statements, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     def dispose(self) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from licensing.encoding import parse_json, sha256_hex
@@ -33,7 +33,7 @@ from licensing.verify import (
 )
 from portal.db.bundles import Bundle, KeysetVersion, SigningKey, latest_keyset
 from portal.db.instances import Fork, Instance
-from portal.db.leases import advance, read_head
+from portal.db.leases import Head, advance, read_head
 from portal.db.licenses import current_license
 from portal.domain.errors import Unavailable
 from portal.domain.identifiers import LEASE, new_id
@@ -350,7 +350,7 @@ def _peek(envelope: Envelope) -> tuple[str, str]:
     return "", ""
 
 
-def _verified(context: Context, envelope: Envelope, head: Row[Any]) -> Verified[LeaseRequest]:
+def _verified(context: Context, envelope: Envelope, head: Head) -> Verified[LeaseRequest]:
     verified = verify_instance_request(envelope, LeaseRequest, loaded_key(head.public_key))
     require_audience(context, verified.document.aud)
     if verified.document.instance_id != head.id:
@@ -379,7 +379,7 @@ def verify_instance_request(envelope: Envelope, model: type[R], key: PublicKey) 
 def _renew(
     context: Context,
     verified: Verified[LeaseRequest],
-    head: Row[Any],
+    head: Head,
     prev_lease: bytes | None,
     *,
     whole: bool,
@@ -459,7 +459,7 @@ def _write(
         raise ChainMoved
 
 
-def _adopt(context: Context, head: Row[Any], claimed: Link, prev_lease: bytes | None) -> Link:
+def _adopt(context: Context, head: Head, claimed: Link, prev_lease: bytes | None) -> Link:
     """Take up the chain at a lease this database lost.
 
     Raises:
@@ -483,7 +483,7 @@ def _adopt(context: Context, head: Row[Any], claimed: Link, prev_lease: bytes | 
 
 
 def _status(
-    context: Context, head: Row[Any], license_: LicensePayload
+    context: Context, head: Head, license_: LicensePayload
 ) -> tuple[str, str | None, str | None]:
     """Return status, reason and successor for the lease, as the deployment is at this moment."""
     at = context.at
@@ -500,9 +500,7 @@ def _status(
     return "active", None, None
 
 
-def _others(
-    context: Context, head: Row[Any], license_: LicensePayload, status: str
-) -> tuple[int, int]:
+def _others(context: Context, head: Head, license_: LicensePayload, status: str) -> tuple[int, int]:
     """Return the tokens other instances used of this budget, and those they may use."""
     if license_.budget is None or status != "active" or license_.limits.max_instances == 1:
         return 0, 0
@@ -519,7 +517,7 @@ def _others(
     return used, granted
 
 
-def _usage_columns(head: Row[Any], usage: Usage | None) -> dict[str, Any]:
+def _usage_columns(head: Head, usage: Usage | None) -> dict[str, Any]:
     """Return the usage to store: what was reported, never less than before for one budget."""
     if usage is None:
         return {
@@ -536,7 +534,7 @@ def _usage_columns(head: Row[Any], usage: Usage | None) -> dict[str, Any]:
 
 
 def _back_in_use(
-    context: Context, head: Row[Any], license_: LicensePayload, status: str
+    context: Context, head: Head, license_: LicensePayload, status: str
 ) -> dict[str, Any]:
     """Let a released instance come back when a slot is free.
 
@@ -556,7 +554,7 @@ def _back_in_use(
     return {"released_at": None, "slot_free_at": None}
 
 
-def _note_fork(context: Context, head: Row[Any], request: LeaseRequest) -> None:
+def _note_fork(context: Context, head: Head, request: LeaseRequest) -> None:
     context.session.add(
         Fork(
             instance_id=head.id,
