@@ -1,6 +1,6 @@
 """Chromium as tests use it: what a page says on its console, what it weighs, what axe finds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +64,8 @@ def open_page(chromium: Browser, url: str, **options: Any) -> Visit:
     return visit
 
 
-def violations(page: Page) -> list[tuple[str, list[str]]]:
-    """Return what axe finds: rule and elements."""
+def violations(page: Page, rules: Sequence[str] = RULES) -> list[tuple[str, list[str]]]:
+    """Return what axe finds: rule and elements. `rules` are tags, or the ids of rules."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(Axe().axe_script)
     found = page.evaluate(
@@ -74,6 +74,6 @@ def violations(page: Page) -> list[tuple[str, list[str]]]:
             const { violations } = await axe.run(options);
             return violations.map((one) => [one.id, one.nodes.map((node) => node.html)]);
         }""",
-        RULES,
+        list(rules),
     )
     return [(rule, elements) for rule, elements in found]

@@ -52,12 +52,11 @@ def samples() -> Iterator[str]:
 def test_a_page_is_light_accessible_and_fits(chromium: Browser, samples: str, path: str) -> None:
     visit = open_page(chromium, samples + path)
     page = visit.page
-    page.wait_for_load_state("networkidle")
     assert len(visit.sizes) <= COLD_PAGE_REQUESTS
     assert sum(visit.sizes) <= COLD_PAGE_BYTES
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
-    assert violations(page) == []
+    assert violations(page, ["color-contrast"]) == []
     # 640 pixels are what a window of 1280 has at 200 % zoom.
     for width in (640, 360):
         page.set_viewport_size({"width": width, "height": 740})

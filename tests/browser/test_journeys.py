@@ -6,6 +6,7 @@ What they download is checked by the installed `router-license` command, as an o
 import hashlib
 import re
 import shlex
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,11 +136,17 @@ def test_an_evaluation_from_sign_up_to_verified(
             jo.press("Send the request")
             jo.see("Your license is being signed")
         jo.see("eval-72h for Stockholm")
-        check_files(jo, tmp_path)
+        verified = check_files(jo, tmp_path)
+        jo.open("/")
+        shown = "\n".join(jo.page.locator(".session__line").all_inner_texts())
+        assert names_in(shown) == names_in(verified.stdout)
 
 
-def check_files(owner: Person, directory: Path) -> None:
-    """Download the license and the kit from its page; verify them as that page says."""
+def check_files(owner: Person, directory: Path) -> Ran:
+    """Download the license and the kit from its page; verify them as that page says.
+
+    Returns what the command said of the license.
+    """
     page, shell = owner.page, owner.site.shell
     license_json = owner.save("license.json", directory)
     kit_zip = owner.save("kit.zip", directory)
@@ -150,10 +157,8 @@ def check_files(owner: Person, directory: Path) -> None:
     with zipfile.ZipFile(kit_zip) as kit:
         kit.extractall(directory)
     kit_directory = directory / "smart-router-license"
-    sums = dict(
-        reversed(line.split("  "))
-        for line in (kit_directory / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = (kit_directory / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     files = {path.name: sha256(path) for path in kit_directory.iterdir()}
     assert files == {**sums, "SHA256SUMS": files["SHA256SUMS"]}
     assert {name: sums[name] for name in shown if name != "kit.zip"} == {
@@ -182,15 +187,45 @@ def check_files(owner: Person, directory: Path) -> None:
     assert verify("--as-of", str(expires_at - 1)).status == 0
     late = verify("--as-of", str(expires_at))
     assert (late.status, says(late, "code", "expired")) == (5, True), late
+    check_without_our_command(page, license_json, kit_directory / "keyset.json")
     if "--fingerprint" in arguments:
         other = verify("--fingerprint", "sha256:another-host")
         assert (other.status, says(other, "code", "wrong-instance")) == (5, True), other
     check_every_byte(owner.site, license_json, kit_directory / "keyset.json", expires_at - 1)
+    return ran
+
+
+def check_without_our_command(page: Page, license_json: Path, keyset: Path) -> None:
+    """Run the page's recipe for openssl and jq, on the license and on a changed one."""
+    page.get_by_text("Without our command").click()
+    recipe = page.locator(".code-block", has_text="openssl").locator("code").inner_text()
+    for name, data in (
+        ("genuine", license_json.read_bytes()),
+        ("changed", license_json.read_bytes().replace(b'"payload":"eyJ', b'"payload":"eyK')),
+    ):
+        directory = license_json.parent / name
+        directory.mkdir()
+        (directory / "license.json").write_bytes(data)
+        (directory / "keyset.json").write_bytes(keyset.read_bytes())
+        ran = subprocess.run(
+            ["sh", "-c", recipe], cwd=directory, capture_output=True, text=True, timeout=30
+        )
+        if name == "genuine":
+            assert ran.returncode == 0, ran
+            assert "Signature Verified Successfully" in ran.stdout
+            assert '"expires": "' in ran.stdout
+        else:
+            assert ran.returncode != 0, ran
 
 
 def says(ran: Ran, name: str, value: str) -> bool:
     """Say whether a command printed this value under this name."""
     return re.search(rf"^{name}:\s+{value}$", ran.stdout, re.MULTILINE) is not None
+
+
+def names_in(printed: str) -> list[str]:
+    """Return the names of the facts a command printed, in order."""
+    return re.findall(r"^(\w+):", printed, re.MULTILINE)
 
 
 def check_every_byte(site: Site, license_json: Path, keyset: Path, at: int) -> None:

@@ -1,0 +1,334 @@
+"""Every page of the running portal: accessible in light and dark, light to load, never too wide.
+
+Each is photographed in light, in dark and 360 pixels wide, to var/screenshots/, for looking at.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+import pyotp
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from tests.browser.browsing import (
+    COLD_PAGE_BYTES,
+    COLD_PAGE_REQUESTS,
+    RULES,
+    Visit,
+    violations,
+    visiting,
+)
+from tests.browser.scenes import LONG_NAME, make_member, make_scene
+from tests.browser.site import Site
+from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
+
+Prepare = Callable[[Page], Any]
+Scheme = Literal["light", "dark"]
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
+WIDE: Final[ViewportSize] = {"width": 1280, "height": 900}
+NARROW: Final[ViewportSize] = {"width": 360, "height": 740}
+# What a color scheme changes is contrast alone.
+SCHEMES: Final[dict[Scheme, list[str]]] = {"light": RULES, "dark": ["color-contrast"]}
+COMPLAINT = "Failed to load resource: the server responded with a status of {}"
+
+
+@dataclass
+class Walk:
+    """A walk through the site as one person; what is wrong is noted, and the walk goes on."""
+
+    site: Site
+    visit: Visit
+    prefix: str
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, path: str, name: str, status: int = 200, prepare: Prepare | None = None) -> None:
+        """Open a page with nothing in the cache, do what `prepare` does, and look at it.
+
+        `status` is what the page in sight was answered with.
+        """
+        page, visit = self.visit.page, self.visit
+        visit.sizes.clear()
+        answer = page.goto(self.site.origin + path)
+        assert answer is not None
+        if len(visit.sizes) > COLD_PAGE_REQUESTS or sum(visit.sizes) > COLD_PAGE_BYTES:
+            self.problems.append(f"{name}: {sum(visit.sizes)} bytes, {len(visit.sizes)} requests")
+        if prepare is not None:
+            prepare(page)
+        elif answer.status != status:
+            self.problems.append(f"{name}: {answer.status}, not {status}")
+        self.look(name)
+        expected = COMPLAINT.format(status)
+        self.problems += [f"{name}: {each}" for each in visit.messages if expected not in each]
+        visit.messages.clear()
+
+    def look(self, name: str) -> None:
+        """Examine the page in sight in light, in dark and narrow; photograph each."""
+        name, page = f"{self.prefix}-{name}", self.visit.page
+        for scheme, rules in SCHEMES.items():
+            page.emulate_media(color_scheme=scheme)
+            self.problems += [f"{name}, {scheme}: {found}" for found in violations(page, rules)]
+            photograph(page, f"{name}-{scheme}")
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(NARROW)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > NARROW["width"]:
+            self.problems.append(f"{name}: {width} pixels wide")
+        photograph(page, f"{name}-narrow")
+        page.set_viewport_size(WIDE)
+
+    def sign_in(self, email: str, code: str | None = None) -> None:
+        """Sign in by the forms, as somebody else than before."""
+        page = self.visit.page
+        self.visit.context.clear_cookies()
+        page.goto(f"{self.site.origin}/sign-in")
+        sign_in(page, email)
+        if code is not None:
+            page.get_by_label("Code").fill(code)
+            press(page, "Go on")
+        page.get_by_role("button", name="Sign out").wait_for()
+
+
+@contextmanager
+def walking(chromium: Browser, site: Site, prefix: str) -> Iterator[Walk]:
+    """Open a window that keeps nothing in its cache; at the end nothing may have been wrong."""
+    with visiting(chromium, viewport=WIDE) as visit:
+        session = visit.context.new_cdp_session(visit.page)
+        session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+        walk = Walk(site, visit, prefix)
+        yield walk
+    assert walk.problems == []
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep a picture of the whole page."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def new_email(company: str = "") -> str:
+    """Return an address at a domain nobody has used."""
+    return f"kim@{company}{uuid4().hex[:8]}.example"
+
+
+def press(page: Page, name: str) -> None:
+    """Press a button and wait for the page behind it."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=name, exact=True).first.click()
+
+
+def see(page: Page, heading: str) -> None:
+    """Wait for the page of this heading."""
+    page.get_by_role("heading", name=heading).first.wait_for()
+
+
+@pytest.mark.asvs("3.4.3")
+@pytest.mark.xdist_group("site-pages")
+def test_public_pages(chromium: Browser, site: Site) -> None:
+    with walking(chromium, site, "public") as walk:
+        walk.open("/", "landing")
+        walk.open("/plans", "plans")
+        for topic in ("verify", "terms", "problems", "contact", "offline-or-leased"):
+            walk.open(f"/help/{topic}", f"help-{topic}")
+        walk.open("/sign-up", "sign-up")
+        walk.open("/sign-up", "sign-up-errors", 400, lambda page: press(page, "Sign up"))
+        walk.open("/sign-in", "sign-in")
+        walk.open("/sign-in", "sign-in-wrong", 400, mistype_password)
+        walk.open("/sign-in", "csrf", 400, lose_token)
+        walk.open("/confirm-email?token=any", "confirm-link")
+        walk.open("/sign-up", "confirm-code", prepare=lambda page: sign_up(page, new_email()))
+        walk.open("/forgot-password", "forgot-password")
+        walk.open("/forgot-password", "reset-sent", prepare=lambda page: forget(page, new_email()))
+        walk.open("/reset-password/no-such-token", "reset-over", 404)
+        walk.open("/nothing-here", "404", 404)
+        walk.open("/dev/mail", "dev-mail")
+
+        def follow_reset(page: Page) -> None:
+            make_customer(site.transactions, email := new_email(), "Resets")
+            forget(page, email)
+            site.open_mail(page, email, "Set a new password")
+            walk.look("dev-mail-one")
+            words = page.locator("pre").inner_text().split()
+            page.goto(next(word for word in words if "/reset-password/" in word))
+
+        walk.open("/forgot-password", "reset-password", prepare=follow_reset)
+
+
+def mistype_password(page: Page) -> None:
+    page.get_by_label("E-mail address").fill(new_email())
+    page.get_by_label("Password", exact=True).fill("not the password")
+    press(page, "Sign in")
+
+
+def lose_token(page: Page) -> None:
+    page.get_by_label("E-mail address").fill("kim@northwind.example")
+    page.locator(".form [name=csrf_token]").evaluate("field => { field.value = 'x' }")
+    press(page, "Sign in")
+
+
+def sign_up(page: Page, email: str) -> None:
+    page.get_by_label("Work e-mail address").fill(email)
+    page.get_by_label("Your name").fill("Kim Larsen")
+    page.get_by_label("Company").fill("Northwind Traders")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("I accept the terms of use").check()
+    press(page, "Sign up")
+    see(page, "Look into your mail")
+
+
+def forget(page: Page, email: str) -> None:
+    page.get_by_label("E-mail address").fill(email)
+    press(page, "Send the link")
+    see(page, "Look into your mail")
+
+
+@pytest.mark.xdist_group("site-pages")
+def test_pages_of_a_new_account(chromium: Browser, site: Site) -> None:
+    with walking(chromium, site, "empty") as walk:
+        email = new_email()
+        account, _ = make_customer(site.transactions, email, "Fabrikam")
+        walk.sign_in(email)
+        walk.open("/account", "overview")
+        for name in ("deployments", "requests", "members", "activity", "security"):
+            walk.open(f"/account/{name}", name)
+        walk.open("/account/security/password", "password")
+        walk.open("/account/deployments/new", "deployment-new")
+        walk.open("/account/requests/new/evaluation", "new-evaluation")
+        walk.open("/account/requests/new/pilot", "new-pilot")
+        walk.open(
+            "/account/requests/new/pilot",
+            "new-pilot-errors",
+            400,
+            lambda page: press(page, "Check your answers"),
+        )
+        walk.open("/account/nothing-here", "404", 404)
+        walk.open("/", "landing-signed-in")
+        deployment = make_deployment(site.transactions, account, "Göteborg")
+        walk.open(f"/account/deployments/{deployment.id}", "deployment")
+        walk.open("/account", "overview-unlicensed")
+        walk.open("/sign-in/set-up-second-factor", "set-up-factor")
+        walk.open("/sign-in/set-up-second-factor", "recovery-codes", prepare=set_up)
+
+        make_member(site, account, outsider := new_email(), None)
+        walk.sign_in(outsider)
+        walk.open("/account/none", "no-account")
+
+
+def set_up(page: Page) -> None:
+    secret = page.locator("[data-copy-source]").inner_text()
+    page.get_by_label("Code").fill(pyotp.TOTP(secret).now())
+    press(page, "Confirm")
+    see(page, "Keep your recovery codes")
+
+
+@pytest.mark.xdist_group("site-pages")
+def test_pages_of_a_busy_account(chromium: Browser, site: Site) -> None:
+    with walking(chromium, site, "account") as walk:
+        scene = make_scene(site, new_email("northwind-"))
+        walk.sign_in(scene.email)
+        walk.open("/account", "overview")
+        for name in ("deployments", "requests", "members", "activity", "security"):
+            walk.open(f"/account/{name}", name)
+        for name, path in scene.pages.items():
+            walk.open(path, name)
+        walk.open(
+            scene.pages["deployment-leased"],
+            "enrollment-code",
+            prepare=lambda page: press(page, "Make an enrollment code"),
+        )
+        walk.open("/account/requests/new/pilot", "request-check", prepare=ask_for_pilot)
+        walk.open("/account/requests/new/pilot", "413", 413, say_too_much)
+        walk.open(scene.pages["request-open"], "409", 409, withdraw_twice)
+        with site.worker_stopped():
+            walk.open(
+                scene.pages["request-granted"],
+                "license-issuing",
+                prepare=lambda page: press(page, "Start now"),
+            )
+        make_member(site, scene.account, viewer := new_email(), "viewer")
+        walk.sign_in(viewer)
+        walk.open("/account/deployments/new", "403", 403)
+        walk.open(scene.pages["license"], "license-as-viewer")
+
+
+def ask_for_pilot(page: Page) -> None:
+    page.get_by_label("What is it for?").fill(
+        "Route the support desk's questions.\n\nIn two halls."
+    )
+    page.get_by_label("What should the pilot show?").fill("Half the cost at the same quality.")
+    page.get_by_label("Tokens you expect in a week").fill("2000000")
+    page.get_by_label("Name of the new deployment").fill(LONG_NAME)
+    page.get_by_label("I accept the terms of use").check()
+    press(page, "Check your answers")
+
+
+def say_too_much(page: Page) -> None:
+    page.get_by_label("What is it for?").evaluate("field => { field.value = 'x'.repeat(300000) }")
+    press(page, "Check your answers")
+
+
+def withdraw_twice(page: Page) -> None:
+    other = page.context.new_page()
+    other.goto(page.url)
+    press(other, "Withdraw the request")
+    other.close()
+    press(page, "Withdraw the request")
+
+
+@pytest.mark.xdist_group("site-journeys")
+def test_staff_pages(chromium: Browser, site: Site) -> None:
+    with walking(chromium, site, "staff") as walk:
+        newcomer = f"new-{uuid4().hex[:6]}@vendor.test"
+        make_staff(site.transactions, newcomer, "support")
+        walk.open("/staff", "factor-wanted", prepare=lambda page: sign_in(page, newcomer))
+
+        email = f"ann-{uuid4().hex[:6]}@vendor.test"
+        walk.visit.context.clear_cookies()
+        site.make_staff(email, "approver", "keys", "admin")
+        walk.open("/staff", "second-factor", prepare=lambda page: sign_in(page, email))
+        walk.sign_in(email, site.code_of(email))
+        walk.open("/staff/instances?q=nothing", "instances-none")
+        walk.open("/staff/requests?state=withdrawn&kind=renewal", "requests-none")
+        scene = make_scene(site, new_email("northwind-"))
+        walk.open("/staff", "overview")
+        for name in ("requests", "accounts", "licenses", "instances", "keys", "audit", "health"):
+            walk.open(f"/staff/{name}", name)
+        walk.open("/staff/accounts?q=nobody-of-this-name", "accounts-none")
+        for name, path in scene.staff_pages.items():
+            walk.open(path, name)
+        asked = scene.staff_pages["request-open"]
+        walk.open(f"{asked}/approve", "approve")
+        walk.open(f"{asked}/approve", "approve-errors", 400, grant_nothing)
+        walk.open(f"{asked}/approve", "approve-check", prepare=grant_less)
+        walk.open(f"{asked}/decline", "decline")
+        walk.open(asked, "request-errors", 400, lambda page: press(page, "Add"))
+        walk.open("/account/security", "security")
+        walk.open("/account/security", "again", prepare=want_recovery_codes)
+        walk.open("/staff/nothing-here", "404", 404)
+        walk.open("/account", "404-account", 404)
+
+
+def sign_in(page: Page, email: str) -> None:
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    press(page, "Sign in")
+
+
+def grant_nothing(page: Page) -> None:
+    page.get_by_label("Length in days").fill("")
+    press(page, "See what this does")
+
+
+def grant_less(page: Page) -> None:
+    page.get_by_label("Length in days").fill("14")
+    page.get_by_label("Usage reporting").uncheck()
+    page.get_by_label("Words to the customer").fill("Two weeks suit the volume you named.")
+    press(page, "See what this does")
+
+
+def want_recovery_codes(page: Page) -> None:
+    press(page, "Make new recovery codes")
