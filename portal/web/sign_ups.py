@@ -198,4 +198,5 @@ def reset_password(token: str) -> ResponseReturnValue:
                 sign_ups.set_password_by_token(context, token, new_hash)
             flash("Your new password is set. Sign in with it.", "good")
             return redirect(url_for("sign_ins.sign_in"))
-    return render_template("public/reset-password.html", form=form), 400 if form.errors else 200
+    page = render_template("public/reset-password.html", form=form, email=email)
+    return page, 400 if form.errors else 200
