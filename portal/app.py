@@ -2,6 +2,7 @@
 
 import ipaddress
 from datetime import timedelta
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request, session
@@ -37,7 +38,7 @@ from portal.web.access import check_access, rule_of
 from portal.web.access import public as let_everybody
 from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_actor
 from portal.web.problems import problem
-from portal.web.sessions import User
+from portal.web.sessions import CookieSessions, User
 from portal.web.templating import init_templating
 from portal.web.words import LIMIT_NAMES, TERM_NAMES
 
@@ -69,6 +70,7 @@ def create_app(web: WebPortal) -> Flask:
     settings = web.settings
     app = Flask("portal", static_folder=str(STATIC), template_folder=str(TEMPLATES))
     app.extensions["portal"] = web
+    app.session_interface = CookieSessions()
     app.config.update(
         SECRET_KEY=web.session_key,
         SESSION_COOKIE_NAME="__Host-session" if settings.secure else "session",
@@ -138,6 +140,7 @@ def _trusted_hosts(origin: str) -> list[str]:
     return hosts
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

@@ -14,7 +14,17 @@ from time import monotonic
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, Engine, Executable, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
@@ -22,6 +32,7 @@ from sqlalchemy.orm import Session
 POOL_SIZE = 10
 """Connections a process keeps: one for each thread of a web worker, and two to spare."""
 FRESH_S = 1.0
+_DIALECT = PGDialect_psycopg()
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 SQLITE_BUSY_TIMEOUT_MS = 15_000
@@ -106,15 +117,20 @@ def clock_difference(session: Session, at: datetime) -> float:
     return (at - theirs).total_seconds()
 
 
+class StatementSession(Session):
+    """A session outside of any transaction: each statement is one of its own."""
+
+
 class DirectStatement:
     """A statement that is compiled once and given straight to PostgreSQL's driver.
 
     For the few that run so often that what SQLAlchemy does around each execution would cost more
-    than the database's own work. Values go in and rows come out as the driver has them.
+    than the database's own work. Values go in and rows come out as the driver has them. In a unit
+    of statements it holds a connection just while it runs.
     """
 
     def __init__(self, statement: Executable) -> None:
-        compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[attr-defined]
+        compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
         self._text = str(compiled).encode()
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
 
@@ -124,21 +140,37 @@ class DirectStatement:
         Raises:
             DBAPIError: as if SQLAlchemy had executed it.
         """
-        connection = session.connection()
-        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        if not isinstance(session, StatementSession):
+            return self._execute(session.connection().connection, values)
+        pooled = cast(Engine, session.bind).raw_connection()
+        try:
+            driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
+            driver.autocommit = True
+            try:
+                return self._execute(pooled, values)
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
+        finally:
+            pooled.close()
+
+    def _execute(
+        self, pooled: PoolProxiedConnection, values: dict[str, Any]
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
         try:
             return driver.execute(self._text, {**self._fixed, **values}, binary=True)
         except psycopg.Error as error:
             broken = driver.closed
             if broken:
-                connection.invalidate(error)
+                pooled.invalidate(error)
             raise DBAPIError.instance(
                 self._text.decode(),
                 None,
                 error,
                 psycopg.Error,
                 connection_invalidated=broken,
-                dialect=connection.dialect,
+                dialect=_DIALECT,
             ) from error
 
 
@@ -151,9 +183,7 @@ class Database:
         self._reading = engine.execution_options(
             reading=True, **({"postgresql_readonly": True} if self.is_postgresql else {})
         )
-        self._statements = (
-            engine.execution_options(isolation_level="AUTOCOMMIT") if self.is_postgresql else None
-        )
+        self._statements = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -174,11 +204,11 @@ class Database:
         For work that is one writing statement whose condition names all that was read before. It
         saves the round trips of BEGIN and COMMIT. SQLite has no round trips: there it is `writing`.
         """
-        if self._statements is None:
+        if not self.is_postgresql:
             with self.writing() as session:
                 yield session
             return
-        with Session(self._statements, expire_on_commit=False, autoflush=False) as session:
+        with StatementSession(self._statements, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     def dispose(self) -> None:

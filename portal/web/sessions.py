@@ -1,10 +1,21 @@
 """The browser's side of a sign-in: a signed cookie that holds the row's token, nothing else."""
 
-from flask import g, session
+from flask import Flask, Request, g, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_login import UserMixin, login_user, logout_user
 
 from portal.services.sign_ins import SignedIn, load
 from portal.web.portal import portal, request_actor
+
+
+class CookieSessions(SecureCookieSessionInterface):
+    """Flask's cookies for people; programs have none, so nothing is opened or saved for them."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Open the cookie of a person's request; a program gets a session that cannot be used."""
+        if request.path.startswith("/v1/"):
+            return self.make_null_session(app)
+        return super().open_session(app, request)
 
 
 class User(UserMixin):
