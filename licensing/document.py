@@ -84,7 +84,10 @@ class Document(Part, frozen=True, kw_only=True):
             MalformedPayload: not canonical, unknown or missing fields, values out of their ranges,
                 or fields that contradict one another.
         """
-        value = parse_canonical(payload)
+        return cls._from_value(parse_canonical(payload))
+
+    @classmethod
+    def _from_value(cls, value: dict[str, Any]) -> Self:
         try:
             document = msgspec.convert(value, cls)
         except msgspec.ValidationError as error:
@@ -101,8 +104,10 @@ class Document(Part, frozen=True, kw_only=True):
         Raises:
             MalformedPayload: a verifier would refuse it.
         """
-        payload = canonical(msgspec.to_builtins(self))
-        type(self).parse(payload)
+        value = msgspec.to_builtins(self)
+        payload = canonical(value)
+        # What parsing these bytes gives is this very value: only the model is left to check.
+        self._from_value(value)
         return payload
 
     def check(self) -> None:

@@ -148,6 +148,9 @@ def _check(value: Any, where: str, depth: int) -> None:
         for key, item in value.items():
             if type(key) is not str or not _KEY.fullmatch(key):
                 raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
+            # Most items are such; no pointer is made for them.
+            if type(item) is str and item and not _FORBIDDEN.search(item):
+                continue
             if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
                 raise MalformedPayload(f"{where}/{key}: empty")
             _check(item, f"{where}/{key}", depth + 1)

@@ -163,7 +163,7 @@ def read_head(session: Session, keyid: str, request_id: str, license_id: str) ->
     """Read, in one statement, all that the answer to a lease request depends on."""
     names = {"signer_keyid": keyid, "request_id": request_id, "named_license_id": license_id}
     if session.get_bind().dialect.name == "postgresql":
-        row = _DIRECT_HEAD.run(session, names).fetchone()
+        row = _DIRECT_HEAD.row(session, names)
     else:
         row = session.execute(_HEAD, names).one_or_none()
     return None if row is None else Head(*row)
@@ -238,7 +238,7 @@ def advance(
         **{f"new_{name}": lease[name] for name in _LEASE_COLUMNS},
     }
     if session.get_bind().dialect.name == "postgresql":
-        return bool(_DIRECT_MOVE_AND_INSERT.run(session, values).rowcount)
+        return bool(_DIRECT_MOVE_AND_INSERT.count(session, values))
     if not session.execute(_MOVE, values).rowcount:  # type: ignore[attr-defined]
         return False
     session.execute(_INSERT, values)

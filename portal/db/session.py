@@ -7,11 +7,11 @@ writers queue at the start instead of failing half-way; the file is in WAL mode 
 for a second is asked whether it still lives before it is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from time import monotonic
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 from sqlalchemy import (
@@ -33,6 +33,8 @@ POOL_SIZE = 10
 """Connections a process keeps: one for each thread of a web worker, and two to spare."""
 FRESH_S = 1.0
 _DIALECT = PGDialect_psycopg()
+
+T = TypeVar("T")
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 SQLITE_BUSY_TIMEOUT_MS = 15_000
@@ -134,20 +136,33 @@ class DirectStatement:
         self._text = str(compiled).encode()
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
 
-    def run(self, session: Session, values: dict[str, Any]) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Execute in the session's transaction, or as one of its own in a unit of statements.
+    def row(self, session: Session, values: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Execute and return the first row.
 
         Raises:
             DBAPIError: as if SQLAlchemy had executed it.
         """
+        return self._run(session, values, psycopg.Cursor.fetchone)
+
+    def count(self, session: Session, values: dict[str, Any]) -> int:
+        """Execute and return how many rows were written.
+
+        Raises:
+            DBAPIError: as if SQLAlchemy had executed it.
+        """
+        return self._run(session, values, _rowcount)
+
+    def _run(
+        self, session: Session, values: dict[str, Any], take: Callable[[psycopg.Cursor[Any]], T]
+    ) -> T:
         if not isinstance(session, StatementSession):
-            return self._execute(session.connection().connection, values)
+            return self._execute(session.connection().connection, values, take)
         pooled = cast(Engine, session.bind).raw_connection()
         try:
             driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
             driver.autocommit = True
             try:
-                return self._execute(pooled, values)
+                return self._execute(pooled, values, take)
             finally:
                 if not driver.closed:
                     driver.autocommit = False
@@ -155,11 +170,14 @@ class DirectStatement:
             pooled.close()
 
     def _execute(
-        self, pooled: PoolProxiedConnection, values: dict[str, Any]
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        self,
+        pooled: PoolProxiedConnection,
+        values: dict[str, Any],
+        take: Callable[[psycopg.Cursor[Any]], T],
+    ) -> T:
         driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
         try:
-            return driver.execute(self._text, {**self._fixed, **values}, binary=True)
+            return take(driver.execute(self._text, {**self._fixed, **values}, binary=True))
         except psycopg.Error as error:
             broken = driver.closed
             if broken:
@@ -172,6 +190,10 @@ class DirectStatement:
                 connection_invalidated=broken,
                 dialect=_DIALECT,
             ) from error
+
+
+def _rowcount(cursor: psycopg.Cursor[Any]) -> int:
+    return cursor.rowcount
 
 
 class Database:
