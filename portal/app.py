@@ -37,7 +37,7 @@ from portal.web import (
 from portal.web.access import check_access, rule_of
 from portal.web.access import public as let_everybody
 from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_actor
-from portal.web.problems import problem
+from portal.web.problems import HTTPS_REQUIRED, problem
 from portal.web.sessions import CookieSessions, User
 from portal.web.templating import init_templating
 from portal.web.words import LIMIT_NAMES, TERM_NAMES
@@ -45,11 +45,12 @@ from portal.web.words import LIMIT_NAMES, TERM_NAMES
 MAX_FORM_BYTES = 256 * 1024
 MAX_FORM_PARTS = 200
 
+SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
+"""Served wherever people are: each of their surfaces stands by itself."""
 BY_SURFACE = {
-    "public": (public.blueprint, sign_ins.blueprint, sign_ups.blueprint),
+    "public": (public.blueprint,),
     "account": (
         accounts.blueprint,
-        security.blueprint,
         requests.blueprint,
         deployments.blueprint,
         licenses.blueprint,
@@ -112,6 +113,9 @@ def create_app(web: WebPortal) -> Flask:
     let_everybody(app.view_functions["static"])
 
     app.register_blueprint(health.blueprint)
+    if settings.surfaces & {"public", "account", "staff"}:
+        for blueprint in SIGNING_IN:
+            app.register_blueprint(blueprint)
     for surface, blueprints in BY_SURFACE.items():
         if surface in settings.surfaces:
             for blueprint in blueprints:
@@ -155,13 +159,7 @@ def _begin() -> ResponseReturnValue | None:
     g.signed_in = None
     in_clear = not request.is_secure and not _is_loopback(request.environ.get("SERVER_NAME", ""))
     if in_clear and request.path.startswith("/v1/"):
-        return problem(
-            403,
-            "https-required",
-            "Only over TLS",
-            "The lease protocol is not served over plain http.",
-            "Use the https address of the portal.",
-        )
+        return problem(HTTPS_REQUIRED, "The lease protocol is not served over plain http.")
     return None
 
 

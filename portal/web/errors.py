@@ -10,11 +10,19 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from portal.domain.errors import PortalError, RateLimited
 from portal.web.drafts import typed_fields
-from portal.web.problems import RETRY_AFTER_S, problem, problem_of, unavailable
+from portal.web.problems import (
+    INTERNAL,
+    RETRY_AFTER_S,
+    WRONG_HOST,
+    problem,
+    problem_of,
+    problem_of_status,
+    unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,31 +77,14 @@ def on_http(error: HTTPException) -> ResponseReturnValue:
         return error.get_response()
     if is_machine():
         detail = error.description or error.name
-        answer = problem(status, _code(status), error.name, detail, _next_action(status))
+        untrusted = isinstance(error, SecurityError)
+        answer = problem(WRONG_HOST, detail) if untrusted else problem_of_status(status, detail)
     else:
         answer = page(status)
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             answer.headers[name] = value
     return answer
-
-
-def _code(status: int) -> str:
-    return {
-        400: "malformed-request",
-        404: "not-found",
-        405: "method-not-allowed",
-        413: "too-large",
-        415: "unsupported-media-type",
-    }.get(status, "refused")
-
-
-def _next_action(status: int) -> str:
-    if status == 405:
-        return "Use the method the API's description names."
-    if status == 404:
-        return "Check the path against the API's description."
-    return "Correct the request."
 
 
 def on_database(error: Exception) -> ResponseReturnValue:
@@ -115,11 +106,5 @@ def on_bug(error: Exception) -> ResponseReturnValue:
     """Answer a mistake of ours; the log has the whole story under the request id."""
     log.error("unhandled", exc_info=error, extra={"request_id": g.get("request_id")})
     if is_machine():
-        return problem(
-            500,
-            "internal",
-            "Something went wrong here",
-            "The portal made a mistake; it is logged under the request id.",
-            "Keep serving on the lease at hand, ask again later, and report the request id.",
-        )
+        return problem(INTERNAL, "The portal made a mistake; it is logged under the request id.")
     return page(500)

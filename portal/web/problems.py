@@ -1,40 +1,117 @@
-"""Refusals of the machine surface as RFC 9457 problems."""
+"""Refusals of the machine surface as RFC 9457 problems.
+
+`KINDS` lists every code an answer under `/v1` can carry; the help page names each.
+"""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from flask import Response, g
 
 from portal.domain.errors import PortalError, RateLimited
-from portal.domain.lease_errors import ProtocolError
+from portal.domain.lease_errors import REFUSALS, MalformedRequest, ProtocolError
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_S = 5
 
 
+class ProblemKind(Protocol):
+    """What all problems of one code share: a refusal of the lease protocol, or a `Kind`."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def next_action(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A problem beside the lease protocol's own refusals."""
+
+    code: str
+    status: int
+    title: str
+    next_action: str
+
+
+HTTPS_REQUIRED = Kind(
+    "https-required", 403, "Only over TLS", "Use the https address of the portal."
+)
+NOT_FOUND = Kind(
+    "not-found", 404, "There is nothing at this path", "Check the path against /v1/openapi.json."
+)
+METHOD_NOT_ALLOWED = Kind(
+    "method-not-allowed",
+    405,
+    "This path knows another method",
+    "Use the method that Allow and /v1/openapi.json name.",
+)
+RATE_LIMITED = Kind(
+    "rate-limited", 429, "Too many requests", "Wait as long as Retry-After says, then ask again."
+)
+INTERNAL = Kind(
+    "internal",
+    500,
+    "Something went wrong here",
+    "Keep serving on the lease at hand, ask again later, and report the request id.",
+)
+UNAVAILABLE = Kind(
+    "unavailable",
+    503,
+    "Not available now",
+    "Keep serving on the lease at hand and ask again after Retry-After.",
+)
+WRONG_HOST = Kind(
+    MalformedRequest.code,
+    MalformedRequest.status,
+    "The Host header names another site",
+    "Send the request to the portal's own origin; a proxy in between must keep the Host header.",
+)
+KINDS: tuple[ProblemKind, ...] = (
+    *REFUSALS,
+    HTTPS_REQUIRED,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    RATE_LIMITED,
+    INTERNAL,
+    UNAVAILABLE,
+)
+_GENERAL: tuple[ProblemKind, ...] = (
+    *REFUSALS[:3],
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    RATE_LIMITED,
+    INTERNAL,
+    UNAVAILABLE,
+)
+_OF_STATUS = {kind.status: kind for kind in _GENERAL}
+
+
 def problem(
-    status: int,
-    code: str,
-    title: str,
+    kind: ProblemKind,
     detail: str,
-    next_action: str,
     *,
     pointer: str | None = None,
     retry_after_s: int | None = None,
 ) -> Response:
     """Build a problem answer; `retry_after_s` seconds to wait stand in `Retry-After`."""
     body: dict[str, Any] = {
-        "type": f"/help/problems#{code}",
-        "title": title,
-        "status": status,
+        "type": f"/help/problems#{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
         "detail": detail,
-        "code": code,
+        "code": kind.code,
         "request_id": g.request_id,
-        "next_action": next_action,
+        "next_action": kind.next_action,
     }
     if pointer is not None:
         body["errors"] = [{"pointer": pointer, "detail": detail}]
-    response = Response(json.dumps(body, ensure_ascii=False), status, content_type=PROBLEM)
+    response = Response(json.dumps(body, ensure_ascii=False), kind.status, content_type=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
     if retry_after_s is not None:
         response.headers["Retry-After"] = str(retry_after_s)
@@ -44,35 +121,19 @@ def problem(
 def problem_of(error: PortalError) -> Response:
     """Build the problem of a typed error."""
     if isinstance(error, ProtocolError):
-        return problem(
-            error.status,
-            error.code,
-            error.title,
-            error.message,
-            error.next_action,
-            pointer=error.pointer,
-        )
+        return problem(error, error.message, pointer=error.pointer)
     if isinstance(error, RateLimited):
-        return problem(
-            429,
-            "rate-limited",
-            "Too many requests",
-            error.message,
-            "Wait as long as Retry-After says, then ask again.",
-            retry_after_s=error.retry_after_s,
-        )
-    if error.status == 503:
+        return problem(RATE_LIMITED, error.message, retry_after_s=error.retry_after_s)
+    if error.status == UNAVAILABLE.status:
         return unavailable(error.message)
-    return problem(error.status, error.code, error.code, error.message, "Read the detail.")
+    return problem_of_status(error.status, error.message)
+
+
+def problem_of_status(status: int, detail: str) -> Response:
+    """Build the problem of an HTTP status; one without a kind of its own is a malformed request."""
+    return problem(_OF_STATUS.get(status, MalformedRequest if status < 500 else INTERNAL), detail)
 
 
 def unavailable(detail: str = "The portal cannot answer at the moment.") -> Response:
     """Build the answer for a portal that cannot work now."""
-    return problem(
-        503,
-        "unavailable",
-        "Not available now",
-        detail,
-        "Keep serving on the lease at hand and ask again later.",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    return problem(UNAVAILABLE, detail, retry_after_s=RETRY_AFTER_S)

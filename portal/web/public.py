@@ -5,9 +5,9 @@ from flask.typing import ResponseReturnValue
 
 from portal.domain.catalog import CATALOG
 from portal.domain.errors import NotFound
-from portal.domain.lease_errors import REFUSALS
 from portal.web.access import public
 from portal.web.portal import portal
+from portal.web.problems import KINDS
 from portal.web.words import FEATURE_NAMES
 
 blueprint = Blueprint("public", __name__)
@@ -40,5 +40,5 @@ def help_page(topic: str) -> ResponseReturnValue:
         f"public/help/{topic}.html",
         origin=web.settings.origin,
         terms_version=web.transactions.policy.terms_version,
-        problems=REFUSALS,
+        problems=KINDS,
     )
