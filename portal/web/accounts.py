@@ -51,7 +51,12 @@ def members() -> ResponseReturnValue:
 def activity() -> ResponseReturnValue:
     """Show what happened in the account."""
     with portal().transactions.reading(request_actor()) as context:
-        rows = audit.account_activity(context, account_id())
+        # That staff noted something among themselves is theirs to know.
+        rows = [
+            row
+            for row in audit.account_activity(context, account_id())
+            if row.detail.get("audience") != "staff"
+        ]
         names = accounts.names_of(context, {row.actor_id for row in rows if row.actor_id})
     entries = [
         {
@@ -60,7 +65,8 @@ def activity() -> ResponseReturnValue:
             "by": names.get(
                 row.actor_id or "", {"system": "the portal", "staff": "staff"}.get(row.actor_kind)
             ),
-            "text": row.reason,
+            # Reasons of staff are written for staff; words to the customer stand on the request.
+            "text": row.reason if row.actor_kind == "person" else None,
         }
         for row in rows
     ]

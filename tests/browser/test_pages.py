@@ -233,6 +233,9 @@ def test_pages_of_a_busy_account(chromium: Browser, site: Site) -> None:
         walk.open("/account", "overview")
         for name in ("deployments", "requests", "members", "activity", "security"):
             walk.open(f"/account/{name}", name)
+        walk.visit.page.goto(f"{site.origin}/account/activity")
+        shown = walk.visit.page.get_by_text("Message on a request")
+        assert shown.count() == 2, "the internal note is none of a customer's business"
         for name, path in scene.pages.items():
             walk.open(path, name)
         walk.open(
