@@ -58,6 +58,7 @@ class Site:
         """Open the newest mail of this subject in the page, when it has come."""
         end = monotonic() + WAIT_S
         while monotonic() < end:
+            assert self.worker.poll() is None, "the worker ended; its log says why"
             page.goto(f"{self.origin}/dev/mail?to={to}")
             found = page.get_by_role("link", name=subject)
             if found.count():
