@@ -1,5 +1,11 @@
 """How gunicorn serves the portal. Put a buffering proxy in front: see docs/deploy/."""
 
+from portal.config import load_settings
+from portal.gateways.logs import logging_config
+
+_settings = load_settings()
+logconfig_dict = logging_config(_settings.log_level, plain=_settings.development)
+
 worker_class = "gthread"
 workers = 2
 threads = 8

@@ -25,6 +25,7 @@ from portal.web import (
     leases,
     licenses,
     public,
+    request_log,
     requests,
     security,
     sign_ins,
@@ -131,6 +132,7 @@ def create_app(web: WebPortal) -> Flask:
         if request.endpoint == "static":
             path = (request.view_args or {}).get("filename", "")
             response.headers["Cache-Control"] = assets.cache_control(path, request.args.get("v"))
+        request_log.end(response)
         return headers.add_headers(response)
 
     return app
@@ -154,6 +156,7 @@ def _is_loopback(host: str) -> bool:
 
 def _begin() -> ResponseReturnValue | None:
     """Name the request, and refuse machine traffic that came in clear."""
+    request_log.begin()
     g.request_id = portal().transactions.ports.randomness.token(12).hex()
     g.address = request.remote_addr or ""
     g.signed_in = None

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 SURFACES: Final = ("public", "account", "staff", "machine", "webhooks")
 DEFAULT_PORT: Final = 8000
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _ORIGIN: Final = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
 )
@@ -50,6 +51,7 @@ class Settings:
     mail_dir: Path
     staff_address: str
     denied_domains: frozenset[str]
+    log_level: str
     development: bool
     """On loopback with `PORTAL_DEV=1` only: shows mails at /dev/mail."""
 
@@ -139,8 +141,15 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         denied_domains=frozenset(
             domain.lower() for domain in _listed(environment, "PORTAL_DENIED_DOMAINS")
         ),
+        log_level=_log_level(environment.get("PORTAL_LOG_LEVEL") or "info"),
         development=development,
     )
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise BadSetting(f"PORTAL_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    return text.lower()
 
 
 def parse_surfaces(text: str) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """The `portal` command: its groups, and the commands that run things."""
 
-import logging
+import logging.config
 import os
 import secrets
 import signal
@@ -21,6 +21,7 @@ from portal.config import Settings, load_settings, parse_surfaces
 from portal.db import migrate
 from portal.db.session import Database, make_engine
 from portal.domain.errors import Conflict
+from portal.gateways.logs import logging_config
 from portal.services.bundles import publish_bundle
 from portal.services.keys import init_keys
 
@@ -163,9 +164,10 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
 @json_option
 def worker(once: bool) -> dict[str, Any] | None:
     """Run jobs: issue licenses, send mail, seal the audit trail, publish bundles."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = load_settings()
+    logging.config.dictConfig(logging_config(settings.log_level, plain=settings.development))
     wirings: Wirings = click.get_current_context().obj
-    _, runner = wirings.worker(load_settings())
+    _, runner = wirings.worker(settings)
     if once:
         ran = 0
         while now := runner.run_once():

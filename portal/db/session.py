@@ -40,8 +40,10 @@ LOCK_TIMEOUT_MS = 5_000
 SQLITE_BUSY_TIMEOUT_MS = 15_000
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, *, fresh_s: float = FRESH_S) -> Engine:
     """Open a pool for `url` (`sqlite:///path` or `postgresql+psycopg://…`).
+
+    A connection that was idle for `fresh_s` seconds is asked whether it lives before it is used.
 
     Raises:
         ValueError: the URL names another kind of database.
@@ -64,12 +66,12 @@ def make_engine(url: str) -> Engine:
                 " -c idle_in_transaction_session_timeout=60000",
             },
         )
-        _ping_when_idle(engine)
+        _ping_when_idle(engine, fresh_s)
         return engine
     raise ValueError(f"the database must be SQLite or PostgreSQL, not {backend}")
 
 
-def _ping_when_idle(engine: Engine) -> None:
+def _ping_when_idle(engine: Engine, fresh_s: float) -> None:
     """Replace a pooled connection that died unnoticed; a ping each time would be a round trip."""
 
     @event.listens_for(engine, "checkin")
@@ -79,7 +81,7 @@ def _ping_when_idle(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def ping(driver: Any, record: Any, _proxy: Any) -> None:
         used_at = record.info.get("used_at")
-        if used_at is None or monotonic() - used_at < FRESH_S:
+        if used_at is None or monotonic() - used_at < fresh_s:
             return
         try:
             engine.dialect.do_ping(driver)

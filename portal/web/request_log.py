@@ -1,0 +1,37 @@
+"""One log record for each answered request: who, what, how long. Never what was sent."""
+
+import logging
+import time
+
+from flask import Response, g, request
+
+log = logging.getLogger("portal.requests")
+_QUIET = ("static", "health.alive", "health.ready")
+
+
+def begin() -> None:
+    """Note when the request began."""
+    g.began = time.perf_counter()
+
+
+def end(response: Response) -> None:
+    """Write the record. Probes and static files are told at level debug."""
+    level = logging.DEBUG if request.endpoint in _QUIET else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    who = g.get("signed_in")
+    # The rule, not the path: paths can hold tokens.
+    rule = request.url_rule.rule if request.url_rule is not None else None
+    log.log(
+        level,
+        "answered",
+        extra={
+            "request_id": g.get("request_id"),
+            "method": request.method,
+            "route": rule,
+            "status": response.status_code,
+            "duration_ms": round((time.perf_counter() - g.began) * 1000, 1),
+            "address": g.get("address"),
+            "person_id": None if who is None else who.person_id,
+        },
+    )
