@@ -10,7 +10,7 @@ from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, transactions, wired
 from portal.db.bundles import latest_bundle
 from portal.domain.errors import Conflict, Unavailable
-from portal.services.audit_seals import verify_chain
+from portal.services.audit_seals import check_anchors, verify_chain
 from portal.services.bundles import publish_bundle
 from portal.services.keys import init_keys, list_keys, published_keyset
 
@@ -94,11 +94,20 @@ def audit() -> None:
 
 
 @audit.command("check")
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A bundle published before, from outside the database.",
+)
 @json_option
-def audit_check() -> dict[str, Any]:
-    """Check every seal of the trail against its rows."""
+def audit_check(bundles: tuple[Path, ...]) -> dict[str, Any]:
+    """Check every seal against its rows, and the chain against published bundles."""
     with transactions().reading(COMMAND) as context:
-        broken = verify_chain(context)
+        broken = verify_chain(context) or check_anchors(
+            context, [path.read_bytes() for path in bundles]
+        )
     if broken is not None:
         raise Conflict(f"Seal {broken.seal_number} does not hold: {broken.why}.")
     return {"chain": "holds"}

@@ -16,10 +16,13 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from licensing.keys import ZERO_SHA256
+from licensing.verify import KeysetTrust, verify_bundle
 from portal.db.audit import AuditRow, AuditSeal, SealedRow
+from portal.db.bundles import Bundle
 from portal.db.jobs import take_turn
 from portal.db.leases import Lease
 from portal.services.context import Context
+from portal.services.keys import current_keyset, unix
 
 SEAL_BEAT: Final = "audit-seal"
 LEASE_SETTLED: Final = timedelta(seconds=30)
@@ -147,6 +150,29 @@ def verify_chain(context: Context) -> Broken | None:
         if len(rows) != seal.row_count or rows_digest(map(row_facts, rows)) != seal.rows_sha256:
             return Broken(number, "a row it covers was changed, removed or added")
         prev = seal.seal_sha256
+    return None
+
+
+def check_anchors(context: Context, given: Sequence[bytes] = ()) -> Broken | None:
+    """Check that the chain still has the seal each published bundle names.
+
+    A chain that somebody computed anew holds by itself; it disagrees with a bundle signed before.
+    `given` are bundles from outside this database, which nobody with access to it could change.
+
+    Raises:
+        LicensingError: a bundle does not verify under the keyset.
+    """
+    trust = KeysetTrust(current_keyset(context).document)
+    stored = context.session.scalars(select(Bundle.envelope).order_by(Bundle.version))
+    for envelope in (*stored, *given):
+        bundle = verify_bundle(envelope, trust, unix(context.at), require_current=False).document
+        anchor = (bundle.ext or {}).get("audit_seal")
+        if anchor is None:
+            continue
+        number, sha256 = anchor["number"], anchor["sha256"]
+        seal = context.session.get(AuditSeal, number)
+        if seal is None or seal.seal_sha256 != sha256:
+            return Broken(number, f"bundle {bundle.version} names another seal of this number")
     return None
 
 
