@@ -8,6 +8,7 @@ import re
 import smtplib
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 from pathlib import Path
@@ -34,6 +35,7 @@ class JinjaMailTemplates:
             lstrip_blocks=True,
         )
         self._environment.globals["origin"] = origin
+        self._environment.filters["instant"] = instant
         self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False)
 
     def render(self, template: str, facts: Mapping[str, object]) -> Rendered:
@@ -44,6 +46,12 @@ class JinjaMailTemplates:
         ]
         subject = " ".join(parts[0].split())
         return Rendered(subject, parts[1].strip() + "\n", self._inliner.inline(parts[2]))
+
+
+def instant(text: str) -> str:
+    """Say an ISO 8601 instant as a person reads it, in UTC."""
+    at = datetime.fromisoformat(text).astimezone(UTC)
+    return f"{at.day} {at:%b %Y, %H:%M} UTC"
 
 
 def make_message(mail: Mail, sender: str, clock: Clock) -> EmailMessage:

@@ -1,5 +1,6 @@
 """Customers ask: evaluations by policy or by staff, pilots by staff; nothing can be skipped."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -255,6 +256,8 @@ def test_a_pilot_goes_to_staff_and_back(
     assert done.path == f"/staff/requests/{request_id}"
     mail = office.mails("jo@newco.example")[-1]
     assert "Two weeks, then we talk." in mail.text
+    assert "Days: asked 30 days, granted 14 days" in mail.text
+    assert re.search(r"until \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
     page = customer.get(f"/account/requests/{request_id}")
     assert "14 days" in page.text
     assert "30 days" in page.text
