@@ -52,7 +52,7 @@ class SignerDirectory:
         self._directory = directory
         self._passphrase = passphrase
         self._roles = frozenset(roles)
-        self._open: dict[str, KeySigner] = {}
+        self._open: dict[tuple[str, str], KeySigner] = {}
 
     def signer(self, role: str, uri: str, keyid: str) -> Signer:
         """Return the signer behind `uri`.
@@ -63,16 +63,16 @@ class SignerDirectory:
         """
         if role not in self._roles:
             raise SignerUnavailable(f"this process does not hold {role} keys")
-        held = self._open.get(keyid)
+        held = self._open.get((role, keyid))
         if held is not None:
             return held
         scheme, _, name = uri.partition(":")
         if scheme != "file":
             raise SignerUnavailable(f"no signer for {scheme}: keys; use file:NAME")
-        signer = KeySigner(self._load(name))
+        signer = KeySigner(self._load(role, name))
         if signer.keyid != keyid:
             raise SignerUnavailable(f"{uri} holds key {signer.keyid}, not {keyid}")
-        self._open[keyid] = signer
+        self._open[role, keyid] = signer
         return signer
 
     def make(self, role: str) -> NewKey:
@@ -109,9 +109,12 @@ class SignerDirectory:
         finally:
             os.close(descriptor)
 
-    def _load(self, name: str) -> Ed25519PrivateKey:
+    def _load(self, role: str, name: str) -> Ed25519PrivateKey:
         if not name or "/" in name or name.startswith("."):
             raise SignerUnavailable(f"{name!r} is not the name of a file in the key directory")
+        if not name.startswith(f"{role}-"):
+            # The role comes from the database, the name from the disk: a changed row opens nothing.
+            raise SignerUnavailable(f"{name} is no {role} key: its name would begin with {role}-")
         path = self._directory / name
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

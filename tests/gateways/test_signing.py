@@ -182,6 +182,13 @@ def test_an_open_key_does_not_pass_to_another_role(directory: Path) -> None:
         signers.signer("revocation", key.uri, key_id(key.public_key))
 
 
+def test_a_key_whose_role_was_changed_in_the_database_is_not_opened(directory: Path) -> None:
+    key = SignerDirectory(directory, PASSPHRASE, ROLES).make("license")
+    web = SignerDirectory(directory, PASSPHRASE, ["lease"])
+    with pytest.raises(SignerUnavailable, match="is no lease key"):
+        web.signer("lease", key.uri, key_id(key.public_key))
+
+
 def test_a_key_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     signers = SignerDirectory(tmp_path / "nowhere", PASSPHRASE, ROLES)
     with pytest.raises(SignerUnavailable, match=r"cannot write .*No such file or directory"):
