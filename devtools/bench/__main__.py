@@ -174,7 +174,11 @@ def run(seconds: float, instances: int) -> None:
             gunicorn(
                 "devtools.bench.floor:application",
                 free_port(),
-                {floor.DATABASE: made.conninfo, floor.KEYS: json.dumps(keys)},
+                {
+                    **made.environment,
+                    floor.DATABASE: made.conninfo,
+                    floor.KEYS: json.dumps(keys),
+                },
                 directory / "floor.log",
             )
         )
