@@ -10,18 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 SURFACES: Final = ("public", "account", "staff", "machine", "webhooks")
 DEFAULT_PORT: Final = 8000
+PROCESSES: Final = ("web", "worker", "command")
+"""What a process may be; each reads other secrets."""
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _ORIGIN: Final = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
 )
 _LOOPBACK: Final = re.compile(r"http://(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[0-9]+)?")
+DATABASES: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 SECRET_BYTES: Final = 32
+BRING_IT: Final = "bring the file you named"
 
 
 class BadSetting(Exception):
@@ -72,7 +77,7 @@ class Settings:
         Raises:
             BadSetting: see `read_secret`.
         """
-        return read_secret(self.session_key_file, "PORTAL_SESSION_KEY_FILE")
+        return self._secret(self.session_key_file, "PORTAL_SESSION_KEY_FILE")
 
     def data_key(self) -> bytes:
         """Return the key that encrypts small secrets in the database.
@@ -80,7 +85,7 @@ class Settings:
         Raises:
             BadSetting: see `read_secret`.
         """
-        return read_secret(self.data_key_file, "PORTAL_DATA_KEY_FILE")
+        return self._secret(self.data_key_file, "PORTAL_DATA_KEY_FILE")
 
     def key_passphrase(self) -> bytes:
         """Return the passphrase of the signing keys.
@@ -88,7 +93,43 @@ class Settings:
         Raises:
             BadSetting: see `read_secret`.
         """
-        return read_secret(self.key_passphrase_file, "PORTAL_KEY_PASSPHRASE_FILE")
+        return self._secret(self.key_passphrase_file, "PORTAL_KEY_PASSPHRASE_FILE")
+
+    def smtp_password(self) -> str | None:
+        """Return the password for the SMTP server; None when none is named.
+
+        Raises:
+            BadSetting: see `read_secret`; or it is no text.
+        """
+        if self.smtp_password_file is None:
+            return None
+        setting = "PORTAL_SMTP_PASSWORD_FILE"
+        secret = read_secret(self.smtp_password_file, setting, at_least=1)
+        try:
+            return secret.decode()
+        except UnicodeDecodeError:
+            raise BadSetting(f"{setting}: {self.smtp_password_file} is not UTF-8 text") from None
+
+    def read_secrets(self, process: str | None = None) -> None:
+        """Read every secret file that a process needs; without one, all of them.
+
+        Raises:
+            BadSetting: one cannot be used.
+        """
+        self.key_passphrase()
+        self.data_key()
+        if process in ("web", None):
+            self.session_key()
+        if process in ("worker", None):
+            self.smtp_password()
+
+    def is_own(self, secret_file: Path) -> bool:
+        """Say whether a secret file lies where `portal init` makes those that are missing."""
+        return secret_file.parent == self.data_dir / "secrets"
+
+    def _secret(self, path: Path, setting: str) -> bytes:
+        cure = "`portal init` makes it" if self.is_own(path) else BRING_IT
+        return read_secret(path, setting, cure=cure)
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -100,7 +141,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     data_dir = Path(environment.get("PORTAL_DATA_DIR") or "var").absolute()
     secrets_dir = data_dir / "secrets"
     port = environment.get("PORT") or str(DEFAULT_PORT)
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
+    if not _is_port(port):
         raise BadSetting("PORT must be a port number from 1 to 65535")
     origin = _origin(
         "PORTAL_ORIGIN", environment.get("PORTAL_ORIGIN") or f"http://127.0.0.1:{port}"
@@ -110,10 +151,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     development = environment.get("PORTAL_DEV") == "1"
     if development and not _LOOPBACK.fullmatch(origin):
         raise BadSetting("PORTAL_DEV=1 is for a loopback PORTAL_ORIGIN only; unset it")
-    smtp_url = environment.get("PORTAL_SMTP_URL") or None
-    if smtp_url is not None and not re.fullmatch(r"smtps?://[^\s]+", smtp_url):
-        raise BadSetting("PORTAL_SMTP_URL must look like smtp://user@host:587 or smtps://host:465")
-    password_file = environment.get("PORTAL_SMTP_PASSWORD_FILE")
+    smtp_password_file = environment.get("PORTAL_SMTP_PASSWORD_FILE")
     return Settings(
         data_dir=data_dir,
         database_url=_database_url(environment, data_dir),
@@ -124,18 +162,20 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ),
         issuer=environment.get("PORTAL_ISSUER") or "metrum.ai",
         surfaces=parse_surfaces(environment.get("PORTAL_SURFACES") or ",".join(SURFACES)),
-        keys_dir=Path(environment.get("PORTAL_KEYS_DIR") or data_dir / "keys"),
+        keys_dir=Path(environment.get("PORTAL_KEYS_DIR") or data_dir / "keys").absolute(),
         key_passphrase_file=Path(
             environment.get("PORTAL_KEY_PASSPHRASE_FILE") or secrets_dir / "key-passphrase"
-        ),
+        ).absolute(),
         session_key_file=Path(
             environment.get("PORTAL_SESSION_KEY_FILE") or secrets_dir / "session-key"
-        ),
-        data_key_file=Path(environment.get("PORTAL_DATA_KEY_FILE") or secrets_dir / "data-key"),
+        ).absolute(),
+        data_key_file=Path(
+            environment.get("PORTAL_DATA_KEY_FILE") or secrets_dir / "data-key"
+        ).absolute(),
         trusted_proxies=_number(environment, "PORTAL_TRUSTED_PROXIES", 0, 10),
-        mail_from=environment.get("PORTAL_MAIL_FROM") or "licenses@localhost",
-        smtp_url=smtp_url,
-        smtp_password_file=None if password_file is None else Path(password_file),
+        mail_from=_mail_from(environment.get("PORTAL_MAIL_FROM") or "licenses@localhost"),
+        smtp_url=_smtp_url(environment.get("PORTAL_SMTP_URL") or None),
+        smtp_password_file=Path(smtp_password_file).absolute() if smtp_password_file else None,
         mail_dir=data_dir / "mail",
         staff_address=environment.get("PORTAL_STAFF_ADDRESS") or "",
         denied_domains=frozenset(
@@ -144,6 +184,33 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         log_level=_log_level(environment.get("PORTAL_LOG_LEVEL") or "info"),
         development=development,
     )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _mail_from(text: str) -> str:
+    if not re.fullmatch(r"(?:[^<>@\r\n]*<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+)", text):
+        raise BadSetting(
+            "PORTAL_MAIL_FROM must look like desk@example.com or License desk <desk@example.com>"
+        )
+    return text
+
+
+def _smtp_url(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("smtp", "smtps") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"\s", text):
+        raise BadSetting("PORTAL_SMTP_URL must look like smtp://user@host:587 or smtps://host:465")
+    if parts.password is not None:
+        raise BadSetting("PORTAL_SMTP_URL holds a password; put it in PORTAL_SMTP_PASSWORD_FILE")
+    return text
 
 
 def _log_level(text: str) -> str:
@@ -168,8 +235,10 @@ def parse_surfaces(text: str) -> frozenset[str]:
     return chosen
 
 
-def read_secret(path: Path, setting: str) -> bytes:
-    """Read a secret file that only its owner can read.
+def read_secret(
+    path: Path, setting: str, *, at_least: int = SECRET_BYTES, cure: str = BRING_IT
+) -> bytes:
+    """Read a secret file that only its owner can read; `at_least` bytes without white space.
 
     Raises:
         BadSetting: it is missing, too short, or readable by others.
@@ -178,29 +247,37 @@ def read_secret(path: Path, setting: str) -> bytes:
         status = path.stat()
         secret = path.read_bytes().strip()
     except OSError as error:
-        raise BadSetting(
-            f"{setting}: cannot read {path} ({error.strerror}); `portal init` makes it"
-        ) from error
+        raise BadSetting(f"{setting}: cannot read {path} ({error.strerror}); {cure}") from error
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise BadSetting(f"{setting}: others can read {path}; chmod 600 it")
-    if len(secret) < SECRET_BYTES:
-        raise BadSetting(f"{setting}: {path} is shorter than {SECRET_BYTES} bytes")
+    if not secret:
+        raise BadSetting(f"{setting}: {path} is empty")
+    if len(secret) < at_least:
+        raise BadSetting(f"{setting}: {path} is shorter than {at_least} bytes")
     return secret
 
 
 def _database_url(environment: Mapping[str, str], data_dir: Path) -> str:
     text = environment.get("PORTAL_DATABASE_URL") or f"sqlite:///{data_dir / 'portal.sqlite3'}"
     try:
-        backend = make_url(text).get_backend_name()
-    except ArgumentError as error:
-        raise BadSetting("PORTAL_DATABASE_URL is not a database URL") from error
-    if backend not in ("sqlite", "postgresql"):
+        url = make_url(text)
+        usable = url.port is None or _is_port(str(url.port))
+    except (ArgumentError, ValueError):
+        # The library's message may quote the URL, and that may hold a password.
+        usable = False
+    if not usable:
+        raise BadSetting("PORTAL_DATABASE_URL is not a database URL")
+    if url.drivername not in DATABASES:
         raise BadSetting("PORTAL_DATABASE_URL must begin with sqlite:/// or postgresql://")
     return text
 
 
 def _origin(setting: str, text: str) -> str:
-    if not _ORIGIN.fullmatch(text) or re.search(r"^(http://.*:80|https://.*:443)$", text):
+    try:
+        usable = _ORIGIN.fullmatch(text) is not None and urlsplit(text).port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"^(http://.*:80|https://.*:443)$", text):
         raise BadSetting(
             f"{setting} must be scheme and host in lower case without default port, path or "
             f"trailing slash, such as https://licenses.example.com; it is {text!r}"
@@ -214,6 +291,6 @@ def _listed(environment: Mapping[str, str], setting: str) -> list[str]:
 
 def _number(environment: Mapping[str, str], setting: str, lowest: int, highest: int) -> int:
     text = environment.get(setting) or str(lowest)
-    if not text.isdigit() or not lowest <= int(text) <= highest:
+    if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise BadSetting(f"{setting} must be a whole number from {lowest} to {highest}")
     return int(text)

@@ -86,7 +86,6 @@ def make_mailer(settings: Settings) -> Mailer:
         return DirectoryMailer(
             settings.mail_dir, settings.mail_from, SystemClock(), SystemRandomness()
         )
-    password = None
-    if settings.smtp_password_file is not None:
-        password = settings.smtp_password_file.read_text().strip()
-    return SmtpMailer(settings.smtp_url, password, settings.mail_from, SystemClock())
+    return SmtpMailer(
+        settings.smtp_url, settings.smtp_password(), settings.mail_from, SystemClock()
+    )

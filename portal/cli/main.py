@@ -144,16 +144,15 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
     if port is not None and "PORTAL_ORIGIN" not in os.environ:
         os.environ.setdefault("PORT", str(port))
     settings = load_settings()
-    # The workers need these: say here, once, what is wrong with them.
-    for secret in (settings.session_key, settings.data_key, settings.key_passphrase):
-        secret()
+    # gunicorn's processes need these: say here, once, what is wrong with them.
+    settings.read_secrets("web")
     if surfaces is not None:
         os.environ["PORTAL_SURFACES"] = ",".join(sorted(parse_surfaces(surfaces)))
+    # The working directory stays: settings may name files relative to it.
     root = Path(__file__).resolve().parents[2]
-    os.chdir(root)
-    os.environ["PORTAL_DATA_DIR"] = str(settings.data_dir)
     bind = f"[{host}]" if ":" in host else host
     arguments = ["--config", str(root / "gunicorn.conf.py"), "--workers", str(workers)]
+    arguments += ["--pythonpath", str(root)]
     arguments += ["--bind", f"{bind}:{port or settings.port}", "wsgi:application"]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])  # noqa: S606
@@ -165,6 +164,7 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
 def worker(once: bool) -> dict[str, Any] | None:
     """Run jobs: issue licenses, send mail, seal the audit trail, publish bundles."""
     settings = load_settings()
+    settings.read_secrets("worker")
     logging.config.dictConfig(logging_config(settings.log_level, plain=settings.development))
     wirings: Wirings = click.get_current_context().obj
     _, runner = wirings.worker(settings)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Shell:
     """A directory to work in, and the environment commands get: nothing but what is said here."""
 
     directory: Path
-    environment: Mapping[str, str]
+    environment: dict[str, str]
 
     def run(self, program: str, *arguments: str | Path, stdin: str = "") -> Ran:
         """Run a command to its end."""

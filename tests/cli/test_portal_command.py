@@ -16,7 +16,7 @@ from licensing.encoding import sha256_hex
 from licensing.verify import KeysetTrust, verify_keyset, verify_license
 from portal.cli.main import portal
 from portal.cli.wired import Wirings
-from portal.config import Settings
+from portal.config import Settings, load_settings
 from portal.db.bundles import KeysetVersion
 from portal.wiring import Wiring, wire_command, wire_worker
 from tests.cli.programs import make_shell
@@ -159,16 +159,29 @@ def test_help_is_no_error(nobody: Operator) -> None:
         ("PORTAL_ORIGIN", "https://licenses.example.com:443"),
         ("PORTAL_ORIGIN", "http://licenses.example.com"),
         ("PORTAL_ORIGIN", "licenses.example.com"),
+        ("PORTAL_ORIGIN", "https://licenses.example.com:99999"),
+        ("PORTAL_ORIGIN", "https://[:::::]"),
         ("PORTAL_FORMER_ORIGINS", "https://a.example,b.example"),
         ("PORTAL_DATABASE_URL", "mysql://localhost/portal"),
         ("PORTAL_DATABASE_URL", "nonsense"),
+        ("PORTAL_DATABASE_URL", "postgresql+nonsense://localhost/portal"),
+        ("PORTAL_DATABASE_URL", "postgresql://localhost:many/portal"),
+        ("PORTAL_DATABASE_URL", "postgresql://localhost:99999/portal"),
         ("PORTAL_SURFACES", "public,nonsense"),
         ("PORTAL_SURFACES", ","),
         ("PORTAL_TRUSTED_PROXIES", "-1"),
         ("PORTAL_TRUSTED_PROXIES", "many"),
+        ("PORTAL_TRUSTED_PROXIES", "\u00b2"),
         ("PORTAL_SMTP_URL", "mail.example.com"),
+        ("PORTAL_SMTP_URL", "smtps://mail.example.com:99999"),
+        ("PORTAL_SMTP_URL", "smtps://"),
+        ("PORTAL_SMTP_URL", "smtps://desk:secret@mail.example.com"),
+        ("PORTAL_MAIL_FROM", "the desk"),
+        ("PORTAL_MAIL_FROM", "desk@example.com\r\nBcc: eve@example.com"),
+        ("PORTAL_LOG_LEVEL", "loud"),
         ("PORT", "0"),
         ("PORT", "http"),
+        ("PORT", "\u00b2"),
     ],
 )
 def test_a_wrong_setting_names_itself(nobody: Operator, name: str, value: str) -> None:
@@ -212,8 +225,42 @@ def test_a_secret_that_cannot_be_used_names_itself(
         {"result": "NOT WELL", "name": "settings", "detail": expected}
     ]
     assert operator.refused(2, "bad-setting", "serve") == expected
+    assert operator.run("serve").stderr == f"portal: {expected}\n"
     if setting != "PORTAL_SESSION_KEY_FILE":
+        assert operator.refused(2, "bad-setting", "worker", "--once") == expected
         assert operator.refused(2, "bad-setting", "keys", "list") == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "complaint"),
+    [
+        (None, 0, "cannot read {} (No such file or directory); bring the file you named"),
+        (b"secret", 0o640, "others can read {}; chmod 600 it"),
+        (b" \n", 0o600, "{} is empty"),
+        (b"\xff\xfe", 0o600, "{} is not UTF-8 text"),
+    ],
+)
+def test_a_mail_password_that_cannot_be_used_names_itself(
+    operator: Operator, tmp_path: Path, content: bytes | None, mode: int, complaint: str
+) -> None:
+    path = tmp_path / "smtp-password"
+    if content is not None:
+        path.write_bytes(content)
+        path.chmod(mode)
+    named = {
+        "PORTAL_SMTP_URL": "smtps://desk@mail.example.com",
+        "PORTAL_SMTP_PASSWORD_FILE": str(path),
+    }
+    expected = f"PORTAL_SMTP_PASSWORD_FILE: {complaint.format(path)}"
+    assert operator.refused(2, "bad-setting", "worker", "--once", **named) == expected
+    assert operator.run("worker", **named).stderr == f"portal: {expected}\n"
+    operator.ask("keys", "list", **named)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    settings = load_settings({"PORTAL_SMTP_PASSWORD_FILE": "", "PORTAL_SMTP_URL": ""})
+    assert (settings.smtp_password_file, settings.smtp_url) == (None, None)
+    assert settings.smtp_password() is None
 
 
 def key_file(operator: Operator, role: str) -> Path:

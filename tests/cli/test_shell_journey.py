@@ -126,7 +126,9 @@ def check_doctor(shell: Shell) -> None:
 def test_from_init_to_a_renewed_lease(database_url: str, tmp_path: Path) -> None:
     port = free_port()
     shell = make_shell(tmp_path, database_url, port)
+    shell.environment["PORTAL_SESSION_KEY_FILE"] = "session-key"
     init(shell)
+    assert (tmp_path / "session-key").is_file(), "relative to the working directory"
     staff, account = make_staff(shell), make_account(shell)
     _, offline = issue(shell, account, staff, "offline")
     check_offline(shell, offline)

@@ -115,11 +115,11 @@ def test_every_setting_that_can_stop_the_start_has_its_cure() -> None:
     tree = ast.parse((ROOT / "portal" / "config.py").read_text())
     named = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "BadSetting",
             "_origin",
             "_number",
-            "read_secret",
+            "self._secret",
         ):
             texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
             named |= set(re.findall(r"\bPORT(?:AL_[A-Z_]+)?\b", " ".join(map(str, texts))))
