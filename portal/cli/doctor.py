@@ -8,12 +8,13 @@ from sqlalchemy.exc import OperationalError
 
 from portal.cli.output import show
 from portal.cli.wired import COMMAND, wired
-from portal.config import BadSetting, load_settings
+from portal.config import PROCESSES, BadSetting, load_settings
 from portal.db import migrate
 from portal.db.session import Database, make_engine
 from portal.services.health import Finding, findings
 
-ROLES = ("license", "lease", "revocation")
+ALL_KEYS = ("license", "lease", "revocation")
+KEYS_OF_WEB = ("lease",)
 NOT_WELL = 7
 
 
@@ -24,12 +25,10 @@ def _schema(database: Database) -> Finding:
     return Finding("schema", True, head)
 
 
-def _examine() -> list[Finding]:
+def _examine(process: str | None) -> list[Finding]:
     try:
         settings = load_settings()
-        settings.session_key()
-        settings.data_key()
-        settings.key_passphrase()
+        settings.read_secrets(process)
     except BadSetting as error:
         return [Finding("settings", False, str(error))]
     found = [Finding("settings", True, f"origin {settings.origin}")]
@@ -44,15 +43,20 @@ def _examine() -> list[Finding]:
     found.append(schema)
     if schema.well:
         with wired().transactions.reading(COMMAND) as context:
-            found += findings(context, ROLES)
+            found += findings(context, KEYS_OF_WEB if process == "web" else ALL_KEYS)
     return found
 
 
 @click.command()
+@click.option(
+    "--role",
+    type=click.Choice(PROCESSES),
+    help="Expect the secrets and keys of this process alone; default: all of them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(as_json: bool) -> None:
+def doctor(role: str | None, as_json: bool) -> None:
     """Check settings, secrets, database, keys, clock, worker, audit and mail."""
-    found = _examine()
+    found = _examine(role)
     well = all(finding.well for finding in found)
     result: dict[str, Any] = {
         "status": "well" if well else "not well",

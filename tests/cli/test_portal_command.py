@@ -18,6 +18,8 @@ from portal.cli.main import portal
 from portal.cli.wired import Wirings
 from portal.config import Settings, load_settings
 from portal.db.bundles import KeysetVersion
+from portal.db.jobs import beat
+from portal.jobs.worker import WORKER_BEAT
 from portal.wiring import Wiring, wire_command, wire_worker
 from tests.cli.programs import make_shell
 from tests.databases import copied_file, fresh_database
@@ -483,6 +485,40 @@ def test_a_portal_without_a_worker_is_not_well(operator: Operator) -> None:
     doctor = operator.run("doctor", "--json")
     unwell = [each["name"] for each in one_object(doctor)["checks"] if each["result"] != "ok"]
     assert (doctor.exit_code, unwell) == (7, ["worker"])
+
+
+def unwell(operator: Operator, *arguments: str, **changed: str) -> dict[str, str]:
+    """Return what the doctor finds not well, with its detail."""
+    doctor = operator.run("doctor", "--json", *arguments, **changed)
+    checks = one_object(doctor)["checks"]
+    found = {each["name"]: each["detail"] for each in checks if each["result"] != "ok"}
+    assert doctor.exit_code == (7 if found else 0)
+    return found
+
+
+def test_the_doctor_expects_of_each_process_what_it_may_hold(
+    operator: Operator, tmp_path: Path
+) -> None:
+    """The web's user has the lease key alone; only the worker can read the mail password."""
+    with operator.opened[-1].database.writing() as session:
+        beat(session, WORKER_BEAT, operator.opened[-1].transactions.ports.clock.now())
+    mail = {
+        "PORTAL_SMTP_URL": "smtps://desk@mail.example.com",
+        "PORTAL_SMTP_PASSWORD_FILE": str(tmp_path / "smtp-password"),
+    }
+    for role in ("license", "revocation", "root"):
+        key_file(operator, role).rename(tmp_path / f"{role}.pem")
+    assert unwell(operator, "--role", "web", **mail) == {}
+    assert "PORTAL_SMTP_PASSWORD_FILE" in unwell(operator, **mail)["settings"]
+    assert "PORTAL_SMTP_PASSWORD_FILE" in unwell(operator, "--role", "worker", **mail)["settings"]
+    (tmp_path / "smtp-password").touch(mode=0o600)
+    (tmp_path / "smtp-password").write_text("horse\n")
+    (operator.data_dir / "secrets" / "session-key").unlink()
+    for process in ("worker", "command"):
+        assert set(unwell(operator, "--role", process, **mail)) == {"license key", "revocation key"}
+    for arguments in ((), ("--role", "web")):
+        assert "PORTAL_SESSION_KEY_FILE" in unwell(operator, *arguments, **mail)["settings"]
+    operator.refused(2, "usage", "doctor", "--role", "nobody")
 
 
 def test_serve_without_init_says_what_is_missing(tmp_path: Path) -> None:
