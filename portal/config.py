@@ -71,13 +71,22 @@ class Settings:
         _, _, port = self.origin.rpartition(":")
         return int(port) if port.isdigit() else DEFAULT_PORT
 
+    @property
+    def secret_files(self) -> dict[str, Path]:
+        """The files of the portal's own secrets, by their settings."""
+        return {
+            "PORTAL_KEY_PASSPHRASE_FILE": self.key_passphrase_file,
+            "PORTAL_SESSION_KEY_FILE": self.session_key_file,
+            "PORTAL_DATA_KEY_FILE": self.data_key_file,
+        }
+
     def session_key(self) -> bytes:
         """Return the key that signs the session cookie.
 
         Raises:
             BadSetting: see `read_secret`.
         """
-        return self._secret(self.session_key_file, "PORTAL_SESSION_KEY_FILE")
+        return self._secret("PORTAL_SESSION_KEY_FILE")
 
     def data_key(self) -> bytes:
         """Return the key that encrypts small secrets in the database.
@@ -85,7 +94,7 @@ class Settings:
         Raises:
             BadSetting: see `read_secret`.
         """
-        return self._secret(self.data_key_file, "PORTAL_DATA_KEY_FILE")
+        return self._secret("PORTAL_DATA_KEY_FILE")
 
     def key_passphrase(self) -> bytes:
         """Return the passphrase of the signing keys.
@@ -93,7 +102,7 @@ class Settings:
         Raises:
             BadSetting: see `read_secret`.
         """
-        return self._secret(self.key_passphrase_file, "PORTAL_KEY_PASSPHRASE_FILE")
+        return self._secret("PORTAL_KEY_PASSPHRASE_FILE")
 
     def smtp_password(self) -> str | None:
         """Return the password for the SMTP server; None when none is named.
@@ -123,12 +132,22 @@ class Settings:
         if process in ("worker", None):
             self.smtp_password()
 
-    def is_own(self, secret_file: Path) -> bool:
-        """Say whether a secret file lies where `portal init` makes those that are missing."""
+    def read_named_secrets(self) -> None:
+        """Read the portal's own secrets that were named elsewhere than `portal init` makes them.
+
+        Raises:
+            BadSetting: one is missing, or cannot be used.
+        """
+        for setting, path in self.secret_files.items():
+            if not self._is_made_by_init(path):
+                self._secret(setting)
+
+    def _is_made_by_init(self, secret_file: Path) -> bool:
         return secret_file.parent == self.data_dir / "secrets"
 
-    def _secret(self, path: Path, setting: str) -> bytes:
-        cure = "`portal init` makes it" if self.is_own(path) else BRING_IT
+    def _secret(self, setting: str) -> bytes:
+        path = self.secret_files[setting]
+        cure = "`portal init` makes it" if self._is_made_by_init(path) else BRING_IT
         return read_secret(path, setting, cure=cure)
 
 

@@ -17,7 +17,7 @@ from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
 from portal.cli.output import SpeakingGroup, json_option
 from portal.cli.wired import COMMAND, Wirings, wired
-from portal.config import Settings, load_settings, parse_surfaces
+from portal.config import BadSetting, Settings, load_settings, parse_surfaces
 from portal.db import migrate
 from portal.db.session import Database, make_engine
 from portal.domain.errors import Conflict
@@ -73,23 +73,28 @@ def init(dev: bool) -> dict[str, Any]:
 def make_secrets(settings: Settings, *, dev: bool) -> list[str]:
     """Make the directories and, where they are missing, the secret files.
 
-    Outside development a named secret file is never made: whoever named it shall bring it.
+    Outside development a secret file that was named elsewhere is never made: a mistyped name would
+    give a database a second data key. Whoever named it brings it before anything is made.
+
+    Raises:
+        BadSetting: a secret cannot be used, or cannot be made.
     """
+    if not dev:
+        settings.read_named_secrets()
     for directory in (settings.data_dir, settings.keys_dir, settings.data_dir / "secrets"):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = []
-    own = settings.data_dir / "secrets"
-    for path in (
-        settings.key_passphrase_file,
-        settings.session_key_file,
-        settings.data_key_file,
-    ):
-        if path.exists() or not (dev or path.parent == own):
+    for setting, path in settings.secret_files.items():
+        if path.exists():
             continue
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise BadSetting(f"{setting}: cannot make {path} ({error.strerror})") from error
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
         made.append(str(path))
+    settings.read_secrets("web")
     return made
 
 

@@ -112,18 +112,38 @@ def test_init_makes_all_that_is_missing_and_nothing_twice(nobody: Operator) -> N
     assert nobody.ask("keys", "list") == keys
 
 
+@pytest.mark.parametrize("setting", SECRETS)
 def test_init_makes_no_secret_that_somebody_else_shall_bring(
-    nobody: Operator, tmp_path: Path
+    nobody: Operator, tmp_path: Path, setting: str
 ) -> None:
     vault = tmp_path / "vault"
     vault.mkdir()
-    named = {"PORTAL_KEY_PASSPHRASE_FILE": str(vault / "passphrase")}
-    message = nobody.refused(2, "bad-setting", "init", **named)
-    assert "PORTAL_KEY_PASSPHRASE_FILE" in message
-    assert str(vault / "passphrase") in message
-    assert not (vault / "passphrase").exists()
-    made = nobody.ask("init", "--dev", **named)["made"]
-    assert str(vault / "passphrase") in made
+    secret = vault / "secret"
+    named = {setting: str(secret)}
+    expected = f"{setting}: cannot read {secret} (No such file or directory)"
+    assert nobody.refused(2, "bad-setting", "init", **named).startswith(expected)
+    assert not nobody.data_dir.exists(), "it made something"
+    secret.write_text("s" * 32)
+    secret.chmod(0o644)
+    assert "chmod 600" in nobody.refused(2, "bad-setting", "init", **named)
+    secret.chmod(0o600)
+    assert len(nobody.ask("init", **named)["made"]) == 2
+    assert secret.read_text() == "s" * 32
+
+
+def test_init_for_development_makes_every_secret_where_it_can(
+    nobody: Operator, tmp_path: Path
+) -> None:
+    named = {"PORTAL_SESSION_KEY_FILE": str(tmp_path / "vault" / "session-key")}
+    message = nobody.refused(2, "bad-setting", "init", "--dev", **named)
+    assert message.startswith(f"PORTAL_SESSION_KEY_FILE: cannot make {tmp_path / 'vault'}")
+    (tmp_path / "vault").mkdir()
+    assert named["PORTAL_SESSION_KEY_FILE"] in nobody.ask("init", "--dev", **named)["made"]
+
+
+def test_init_checks_the_secrets_that_are_there(operator: Operator) -> None:
+    (operator.data_dir / "secrets" / "session-key").chmod(0o644)
+    assert "PORTAL_SESSION_KEY_FILE" in operator.refused(2, "bad-setting", "init")
 
 
 @pytest.mark.parametrize(
