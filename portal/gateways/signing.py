@@ -1,10 +1,12 @@
 """Signers behind a URI, and the making of keys: the one room of the portal with private keys.
 
 `file:NAME` is a PEM file (PKCS#8, encrypted with the key passphrase) in the key directory, mode
-0600 and owned by this process's user. Other schemes may keep the key elsewhere altogether.
+0600 and owned by this process's user: in the directory's own directory of the role where there is
+one (`keys/lease/`), else in itself. Other schemes may keep the key elsewhere altogether.
 
-Invariants: a process may use only the roles it was wired for. A signer is used only when its key id
-is the one asked for, so that a URI in the database cannot name another key.
+Invariants: a process may use only the roles it was wired for. A file is opened only when its name
+says the role and the key id that are asked for, and used only when it holds that key: so neither a
+role nor a URI that was changed in the database can make a process open another role's key.
 """
 
 import os
@@ -22,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from licensing.keys import key_id
+from licensing.names import ROLES
 from portal.domain.ports import NewKey, Signer, SignerUnavailable
 
 
@@ -58,8 +61,9 @@ class SignerDirectory:
         """Return the signer behind `uri`.
 
         Raises:
-            SignerUnavailable: the role is not this process's, the scheme is unknown, or the key
-                cannot be read, is not private enough, or is another one than `keyid`.
+            SignerUnavailable: the role is not this process's, the scheme is unknown, the file is
+                named for another role or key, or the key cannot be read, is not private enough, or
+                is another one than `keyid`.
         """
         if role not in self._roles:
             raise SignerUnavailable(f"this process does not hold {role} keys")
@@ -69,7 +73,8 @@ class SignerDirectory:
         scheme, _, name = uri.partition(":")
         if scheme != "file":
             raise SignerUnavailable(f"no signer for {scheme}: keys; use file:NAME")
-        signer = KeySigner(self._load(role, name))
+        _require_name_of(role, name, keyid)
+        signer = KeySigner(self._load(self._directory_of(role) / name))
         if signer.keyid != keyid:
             raise SignerUnavailable(f"{uri} holds key {signer.keyid}, not {keyid}")
         self._open[role, keyid] = signer
@@ -85,37 +90,29 @@ class SignerDirectory:
             raise SignerUnavailable(f"this process does not make {role} keys")
         key = Ed25519PrivateKey.generate()
         public = _raw_public(key)
-        name = f"{role}-{key_id(public)[:16]}.pem"
+        name = _file_name(role, key_id(public))
         pem = key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(self._passphrase)
         )
-        path = self._directory / name
+        directory = self._directory_of(role)
+        path = directory / name
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(pem)
                 file.flush()
                 os.fsync(file.fileno())
-            self._sync_directory()
+            _sync(directory)
         except OSError as error:
             raise SignerUnavailable(f"cannot write {path}: {error.strerror}") from error
         return NewKey(public, f"file:{name}")
 
-    def _sync_directory(self) -> None:
-        """Make the new file's name durable: the database will name it."""
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _directory_of(self, role: str) -> Path:
+        """Return where the role's keys are: its own directory where the operator made one."""
+        own = self._directory / role
+        return own if own.is_dir() else self._directory
 
-    def _load(self, role: str, name: str) -> Ed25519PrivateKey:
-        if not name or "/" in name or name.startswith("."):
-            raise SignerUnavailable(f"{name!r} is not the name of a file in the key directory")
-        if not name.startswith(f"{role}-"):
-            # The role comes from the database, the name from the disk: a changed row opens nothing.
-            raise SignerUnavailable(f"{name} is no {role} key: its name would begin with {role}-")
-        path = self._directory / name
+    def _load(self, path: Path) -> Ed25519PrivateKey:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError as error:
@@ -140,3 +137,30 @@ class SignerDirectory:
 
 def _raw_public(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _file_name(role: str, keyid: str) -> str:
+    """Return what the file of a key is called: its role and the beginning of its key id."""
+    return f"{role}-{keyid[:16]}.pem"
+
+
+def _require_name_of(role: str, name: str, keyid: str) -> None:
+    """Require that a file's name says this role and this key, before anything is opened."""
+    if not name or "/" in name or name.startswith("."):
+        raise SignerUnavailable(f"{name!r} is not the name of a file in the key directory")
+    expected = _file_name(role, keyid)
+    if name == expected:
+        return
+    named_role = name.partition("-")[0]
+    if named_role != role and named_role in ("root", *ROLES):
+        raise SignerUnavailable(f"{name} is no {role} key: by its name it is a {named_role} key")
+    raise SignerUnavailable(f"{name} is not the file of key {keyid}; that is called {expected}")
+
+
+def _sync(directory: Path) -> None:
+    """Make a new file's name durable: the database will name it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

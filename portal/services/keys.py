@@ -151,14 +151,21 @@ def role_signer(context: Context, role: str) -> Signer:
 
 
 def signer_of(context: Context, keyid: str) -> Signer:
-    """Return the signer of one known key.
+    """Return the signer of one known key, in the role the keyset gives it.
 
     Raises:
-        SignerUnavailable: the key is unknown here, or this process does not hold it.
+        SignerUnavailable: the key is unknown here, the database and the keyset differ about its
+            role, or this process does not hold it.
     """
     row = context.session.get(SigningKey, keyid)
     if row is None:
         raise SignerUnavailable(f"the key {keyid} is not registered here")
+    published = current_keyset(context).document.by_keyid.get(keyid)
+    if published is not None and published.role != row.role:
+        raise SignerUnavailable(
+            f"the key {keyid} is a {published.role} key in the keyset, "
+            f"and a {row.role} key in the database"
+        )
     return context.ports.signers.signer(row.role, row.uri, row.keyid)
 
 

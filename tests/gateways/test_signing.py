@@ -130,8 +130,44 @@ def test_a_missing_key_file_is_named(directory: Path, made: NewKey) -> None:
 
 def test_a_key_is_used_only_under_its_own_id(directory: Path, made: NewKey) -> None:
     other = SignerDirectory(directory, PASSPHRASE, ROLES).make("license")
+    wanted = key_id(other.public_key)
+    why = f"is not the file of key {wanted}; that is called license-{wanted[:16]}.pem"
+    with pytest.raises(SignerUnavailable, match=why):
+        opened(directory, made, keyid=wanted)
+    file_of(directory, made).rename(file_of(directory, other))
     with pytest.raises(SignerUnavailable, match=f"holds key {key_id(made.public_key)}, not"):
-        opened(directory, made, keyid=key_id(other.public_key))
+        opened(directory, other)
+
+
+@pytest.mark.parametrize("held", ["root", "license", "revocation"])
+@pytest.mark.asvs("13.3.1")
+def test_a_role_changed_in_the_database_opens_no_other_roles_key(
+    directory: Path, held: str
+) -> None:
+    key = SignerDirectory(directory, PASSPHRASE, ROLES).make(held)
+    keyid = key_id(key.public_key)
+    web = SignerDirectory(directory, PASSPHRASE, ["lease"])
+    # The file cannot be read at all: a refusal for its name came before any attempt to open it.
+    file_of(directory, key).unlink()
+    why = f"is no lease key: by its name it is a {held} key"
+    with pytest.raises(SignerUnavailable, match=why):
+        web.signer("lease", key.uri, keyid)
+
+
+def test_a_role_may_have_a_directory_of_its_own(directory: Path) -> None:
+    everything = SignerDirectory(directory, PASSPHRASE, ROLES)
+    shared = everything.make("license")
+    (directory / "lease").mkdir(mode=0o700)
+    own = everything.make("lease")
+    assert (directory / "lease" / own.uri.removeprefix("file:")).is_file()
+    web = SignerDirectory(directory, PASSPHRASE, ["lease"])
+    assert web.signer("lease", own.uri, key_id(own.public_key))
+    assert opened(directory, shared)
+    (directory / "license").mkdir(mode=0o700)
+    with pytest.raises(SignerUnavailable, match=f"cannot open {directory}/license/license-"):
+        opened(directory, shared)
+    file_of(directory, shared).rename(directory / "license" / file_of(directory, shared).name)
+    assert opened(directory, shared)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +216,6 @@ def test_an_open_key_does_not_pass_to_another_role(directory: Path) -> None:
     assert signers.signer("license", key.uri, key_id(key.public_key))
     with pytest.raises(SignerUnavailable):
         signers.signer("revocation", key.uri, key_id(key.public_key))
-
-
-def test_a_key_whose_role_was_changed_in_the_database_is_not_opened(directory: Path) -> None:
-    key = SignerDirectory(directory, PASSPHRASE, ROLES).make("license")
-    web = SignerDirectory(directory, PASSPHRASE, ["lease"])
-    with pytest.raises(SignerUnavailable, match="is no lease key"):
-        web.signer("lease", key.uri, key_id(key.public_key))
 
 
 def test_a_key_that_cannot_be_written_says_why(tmp_path: Path) -> None:
