@@ -10,7 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-APPEND_ONLY = ("audit_rows", "audit_seals", "sealed_rows")
+APPEND_ONLY = {"audit_rows": "id", "audit_seals": "number", "sealed_rows": "audit_row_id"}
+"""Tables that only grow, each with its primary key, which is its only unique constraint."""
 
 
 def upgrade() -> None:
@@ -527,12 +528,6 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_instances_deployment_id"), "instances", ["deployment_id"], unique=False
     )
-    op.create_index(
-        op.f("ix_instances_lease_grace_until_at"),
-        "instances",
-        ["lease_grace_until_at"],
-        unique=False,
-    )
     op.create_table(
         "request_messages",
         sa.Column("id", sa.String(), nullable=False),
@@ -682,8 +677,8 @@ def upgrade() -> None:
         op.f("ix_licenses_entitlement_id"), "licenses", ["entitlement_id"], unique=False
     )
     op.create_index(op.f("ix_licenses_expires_at"), "licenses", ["expires_at"], unique=False)
-    for table in APPEND_ONLY:
-        _refuse_changes(table)
+    for table, key in APPEND_ONLY.items():
+        _refuse_changes(table, key)
 
 
 def downgrade() -> None:
@@ -705,7 +700,6 @@ def downgrade() -> None:
     op.drop_table("forks")
     op.drop_index(op.f("ix_request_messages_request_id"), table_name="request_messages")
     op.drop_table("request_messages")
-    op.drop_index(op.f("ix_instances_lease_grace_until_at"), table_name="instances")
     op.drop_index(op.f("ix_instances_deployment_id"), table_name="instances")
     op.drop_index(op.f("ix_instances_account_id"), table_name="instances")
     op.drop_table("instances")
@@ -760,8 +754,8 @@ def downgrade() -> None:
     op.drop_table("accounts")
 
 
-def _refuse_changes(table: str) -> None:
-    """Make the database refuse UPDATE, DELETE and TRUNCATE on `table`."""
+def _refuse_changes(table: str, key: str) -> None:
+    """Make the database refuse UPDATE, DELETE, TRUNCATE and REPLACE on `table`."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS"
@@ -781,3 +775,10 @@ def _refuse_changes(table: str) -> None:
             f"CREATE TRIGGER {table}_no_{act.lower()} BEFORE {act} ON {table}"
             f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
         )
+    # REPLACE deletes what is in its way, and asks no trigger for DELETE about it where a connection
+    # has recursive_triggers off, as SQLite's own shell has.
+    op.execute(
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"
+        f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"
+        f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    )

@@ -64,7 +64,7 @@ class Instance(Base):
     lease_status: Mapped[str]
     lease_issued_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime]
-    lease_grace_until_at: Mapped[datetime] = mapped_column(index=True)
+    lease_grace_until_at: Mapped[datetime]
     lease_budget_id: Mapped[str | None]
     lease_tokens_total: Mapped[int] = mapped_column(BigInteger, default=0)
     """What the current lease lets this instance use of that budget in all."""

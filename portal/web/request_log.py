@@ -15,8 +15,13 @@ def begin() -> None:
 
 
 def end(response: Response) -> None:
-    """Write the record. Probes and static files are told at level debug."""
-    level = logging.DEBUG if request.endpoint in _QUIET else logging.INFO
+    """Write the record.
+
+    Probes, static files and what went well between programs are told at level debug: of a renewal
+    the lease row is the record.
+    """
+    machine = request.blueprint in ("leases", "documents") and response.status_code < 400
+    level = logging.DEBUG if machine or request.endpoint in _QUIET else logging.INFO
     if not log.isEnabledFor(level):
         return
     who = g.get("signed_in")
