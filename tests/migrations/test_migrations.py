@@ -2,18 +2,20 @@
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from devtools.postgres import Cluster
 from portal.db import migrate
 from portal.db.session import make_engine
 from portal.services.context import Transactions
-from tests.databases import fresh_database
+from tests.databases import copied_file, fresh_database
 from tests.factories.accounts import make_staff
 
 APPEND_ONLY = ("audit_rows", "audit_seals", "sealed_rows")
@@ -89,14 +91,17 @@ def test_the_database_refuses_to_change_the_audit_trail(
     with engine.begin() as connection:
         fill(connection)
     column = {"audit_rows": "action", "audit_seals": "prev_sha256", "sealed_rows": "seal_number"}
+    key = {"audit_rows": "id", "audit_seals": "number", "sealed_rows": "audit_row_id"}[table]
+    upsert = f"ON CONFLICT ({key}) DO UPDATE SET {column[table]} = excluded.{column[table]}"
     statements = [
         f"UPDATE {table} SET {column[table]} = {column[table]}",
         f"DELETE FROM {table}",
+        f"INSERT INTO {table} SELECT * FROM {table} WHERE true {upsert}",
     ]
     if engine.dialect.name == "postgresql":
-        statements.append(f"TRUNCATE {table} CASCADE")
+        statements += [f"TRUNCATE {table} CASCADE", f"TRUNCATE {', '.join(APPEND_ONLY)}"]
     else:
-        statements.append(f"REPLACE INTO {table} SELECT * FROM {table}")
+        statements += replacements(table)
     for statement in statements:
         with engine.connect() as connection:
             before = connection.execute(text(f"SELECT * FROM {table}")).all()
@@ -105,6 +110,39 @@ def test_the_database_refuses_to_change_the_audit_trail(
                 connection.execute(text(statement))
             connection.rollback()
             assert connection.execute(text(f"SELECT * FROM {table}")).all() == before
+
+
+def replacements(table: str) -> list[str]:
+    """Return what takes the place of rows on SQLite."""
+    return [
+        f"REPLACE INTO {table} SELECT * FROM {table}",
+        f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}",
+        f"UPDATE OR REPLACE {table} SET rowid = rowid",
+    ]
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_sqlite_refuses_to_replace_the_audit_trail_on_any_connection(
+    sqlite_template: Path, tmp_path: Path, table: str
+) -> None:
+    path = make_url(copied_file(sqlite_template, tmp_path)).database
+    assert path is not None
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA recursive_triggers").fetchone() == (0,)
+        connection.execute(
+            "INSERT INTO audit_rows (at, action, actor_kind, subject_kind, subject_id, detail)"
+            " VALUES ('2026-11-23 12:00:00', 'staff.created', 'command', 'person', 'p', '{}')"
+        )
+        connection.execute("INSERT INTO audit_seals VALUES (1, 'x', 1, 'a', 0, 0, 'b', 'c', 'd')")
+        connection.execute("INSERT INTO sealed_rows SELECT id, 1 FROM audit_rows")
+        connection.commit()
+        before = connection.execute(f"SELECT * FROM {table}").fetchall()
+        assert len(before) == 1
+        for statement in replacements(table):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+            connection.rollback()
+            assert connection.execute(f"SELECT * FROM {table}").fetchall() == before
 
 
 def fill(connection: Connection) -> None:
