@@ -112,6 +112,15 @@ class EnrollmentRefused(ProtocolError):
     next_action = "Make a new enrollment code on the deployment's page and enroll with a new key."
 
 
+class KeyEnrolled(EnrollmentRefused):
+    """The key belongs to an instance that is beyond its enrollment, so no code can help it."""
+
+    next_action = (
+        "Enroll with a new key: name a new, empty directory with --state-dir, and use a code that "
+        "is not used up. Retire the old instance on its page if no router holds its lease."
+    )
+
+
 class PreviousLeaseRequired(ProtocolError):
     """The instance is ahead of this database."""
 

@@ -1,7 +1,9 @@
 """Enrollment: codes that members make, and routers that come with them.
 
 Invariants: a refusal burns no use. The same key with the same code gets the first answer again,
-also after the code expired. A code is stored hashed and shown once.
+also after the code expired. So does, as long as its first lease is its last, the same request with
+another code of the deployment: whoever lost the answer may come with a new code. Neither burns a
+use. A code is stored hashed and shown once.
 
 Source: "Enrollment" of the lease protocol.
 """
@@ -29,6 +31,7 @@ from portal.domain.lease_errors import (
     EnrollmentRefused,
     InstancesExhausted,
     InvalidRequest,
+    KeyEnrolled,
 )
 from portal.domain.leases import Seat, slots_held
 from portal.services.audit import record
@@ -141,7 +144,7 @@ def enroll(context: Context, verified: Verified[EnrollmentRequest]) -> tuple[Ins
     context.session.refresh(code)
     known = context.session.scalar(select(Instance).where(Instance.keyid == verified.keyid))
     if known is not None:
-        return _answer_again(context, known, code)
+        return _answer_again(context, known, code, request)
     license_ = _require_enrollable(context, code, request)
     payload = LicensePayload.parse(license_.payload or b"")
     seats = [
@@ -186,16 +189,31 @@ def enroll(context: Context, verified: Verified[EnrollmentRequest]) -> tuple[Ins
 
 
 def _answer_again(
-    context: Context, known: Instance, code: EnrollmentCode
+    context: Context, known: Instance, code: EnrollmentCode, request: EnrollmentRequest
 ) -> tuple[Instance, bytes]:
-    if known.code_id != code.id:
-        raise EnrollmentRefused("This key is enrolled already; enrolling again needs a new key.")
+    """Return the first lease of a key that is enrolled already."""
     first = context.session.scalar(
         select(Lease).where(Lease.instance_id == known.id).order_by(Lease.epoch, Lease.seq).limit(1)
     )
+    if known.code_id != code.id:
+        _require_unfinished(known, code, request, first)
     if first is None or first.envelope is None:
-        raise EnrollmentRefused("This key enrolled long ago; enroll with a new key.")
+        raise KeyEnrolled(f"This key enrolled as {known.id} long ago.")
     return known, first.envelope
+
+
+def _require_unfinished(
+    known: Instance, code: EnrollmentCode, request: EnrollmentRequest, first: Lease | None
+) -> None:
+    """Require that a known key with another code is in the middle of the enrollment it began."""
+    if known.deployment_id != code.deployment_id:
+        raise KeyEnrolled("This key is enrolled in another deployment than the code's.")
+    if known.retired_at is not None or known.released_at is not None:
+        raise KeyEnrolled(f"This key is enrolled as {known.id}, which was given up.")
+    if first is None or known.lease_id != first.id:
+        raise KeyEnrolled(f"This key is enrolled as {known.id}, which has renewed its lease since.")
+    if request.request_id != first.request_id:
+        raise KeyEnrolled(f"This key is enrolled as {known.id}, by another request than this one.")
 
 
 def _require_enrollable(

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_an_enrollment_whose_answer_is_lost_is_asked_again(
     assert len(answers) == 1, "two answers to one request"
     assert json.loads(answers.pop())["lease"] == json.loads(site.state.lease or "")
     assert (site.instances(), *site.portal_holds()) == (1, [1], 0)
+
+
+@pytest.mark.parametrize("fault", [lost_request, lost_answer])
+def test_an_enrollment_whose_answer_is_lost_ends_well_with_a_new_code_too(
+    site: Site, clock: FakeClock, fault: Fault
+) -> None:
+    site.network.faults.append(fault)
+    with pytest.raises(Unreachable):
+        site.enroll()
+    # By now the first code is over.
+    clock.advance(hours=25)
+    later = replace(site, code=make_code(site.transactions, site.license))
+    assert later.enroll().seq == 1
+    assert site.renew().seq == 2
+    assert (site.instances(), *site.portal_holds()) == (1, [1, 2], 0)
 
 
 @pytest.mark.parametrize("fault", [lost_request, lost_answer])

@@ -13,7 +13,7 @@ from licensing.lease import Lease
 from licensing.verify import KeysetTrust, verify_bundle, verify_lease
 from portal.db.audit import AuditRow
 from portal.db.deployments import Deployment
-from portal.db.instances import Fork, Instance
+from portal.db.instances import EnrollmentCode, Fork, Instance
 from portal.db.leases import Lease as LeaseRow
 from portal.db.licenses import Hold, License
 from portal.domain.errors import Conflict
@@ -21,7 +21,7 @@ from portal.services.context import Actor, Transactions
 from portal.services.instances import retire_instance
 from portal.services.keys import current_keyset, unix
 from tests.factories.accounts import make_customer, make_deployment
-from tests.factories.instances import Router, make_code, make_router
+from tests.factories.instances import Router, make_code, make_router, request_id
 from tests.factories.licenses import issue, make_entitlement, make_lease_license, make_license
 from tests.fakes import FakeClock, MemorySigners
 
@@ -94,6 +94,74 @@ def test_enrolling_again_with_key_and_code_gives_the_first_bytes(
     clock.advance(hours=25)
     again = post(client, "/v1/enrollments", router.enrollment(code, at=now(transactions)))
     assert (again.status_code, again.data) == (201, first.data)
+
+
+def uses_left(transactions: Transactions) -> list[int]:
+    """Return how often each code can still be used, the oldest first."""
+    with transactions.reading(COMMAND) as context:
+        codes = context.session.query(EnrollmentCode).order_by(EnrollmentCode.created_at)
+        return [code.uses_allowed - code.uses for code in codes]
+
+
+def test_after_a_lost_answer_a_new_code_gives_the_first_bytes_and_keeps_its_use(
+    client: FlaskClient, transactions: Transactions, clock: FakeClock
+) -> None:
+    license_ = make_lease_license(transactions)
+    router, lost = make_router(license_), make_code(transactions, license_)
+    first = post(client, "/v1/enrollments", router.enrollment(lost, at=now(transactions)))
+    clock.advance(minutes=10)
+    code = make_code(transactions, license_)
+    for hours in (0, 25):
+        clock.advance(hours=hours)
+        again = post(client, "/v1/enrollments", router.enrollment(code, at=now(transactions)))
+        assert (again.status_code, again.data) == (201, first.data)
+    assert uses_left(transactions) == [0, 1]
+    with transactions.reading(COMMAND) as context:
+        assert context.session.query(LeaseRow).count() == 1
+    holding = router.holding(json.dumps(again.json["lease"]).encode())
+    answer = post(client, "/v1/leases", holding.renewal("r1", at=now(transactions)))
+    assert holding.holding(answer.data).held.clone_warning is None
+
+
+@pytest.mark.parametrize(
+    ("beyond", "why"),
+    [
+        ("renewed", "has renewed its lease since"),
+        ("retired", "was given up"),
+        ("released", "was given up"),
+        ("another request", "by another request than this one"),
+        ("another deployment", "in another deployment than the code's"),
+        ("emptied", "long ago"),
+    ],
+)
+def test_a_key_beyond_its_enrollment_is_told_to_take_a_new_directory(
+    client: FlaskClient, transactions: Transactions, clock: FakeClock, beyond: str, why: str
+) -> None:
+    license_ = make_lease_license(transactions)
+    router = enroll(client, transactions, license_)
+    changes: dict[str, Any] = {}
+    coded = license_
+    if beyond == "renewed":
+        post(client, "/v1/leases", router.renewal("r1", at=now(transactions)))
+    elif beyond == "retired":
+        with transactions.writing(COMMAND) as context:
+            retire_instance(context, router.held.instance_id, reason="gone")
+    elif beyond == "released":
+        post(client, "/v1/releases", router.release("x1", at=now(transactions)))
+    elif beyond == "another request":
+        changes = {"request_id": request_id("a state file that was lost")}
+    elif beyond == "another deployment":
+        coded = make_license_of_another_account(transactions)
+    elif beyond == "emptied":
+        with transactions.writing(COMMAND) as context:
+            context.session.query(LeaseRow).update({"envelope": None})
+    clock.advance(minutes=10)
+    code = make_code(transactions, coded)
+    request = router.enrollment(code, at=now(transactions), **changes)
+    problem = refused(post(client, "/v1/enrollments", request), 403, "enrollment-refused")
+    assert why in problem["detail"]
+    assert "a new, empty directory with --state-dir" in problem["next_action"]
+    assert uses_left(transactions) == [0, 1]
 
 
 def test_ten_renewals_each_one_higher_and_chained(
