@@ -1,10 +1,11 @@
-"""Enrolling and renewing: what a router does about its lease, one attempt at a time.
+"""Enrolling, renewing, releasing: what a router does about its lease, one attempt at a time.
 
 Source: "The router" of the lease protocol. A lease is installed exactly when it verifies, is this
 instance's own, answers the pending request, is above the held one, and continues it (unless it
 warns of a clone or begins a new epoch).
 """
 
+import contextlib
 import json
 import secrets
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from licensing.encoding import b64encode, parse_json, sha256_hex
-from licensing.enrollment import EnrollmentRequest, LeaseRequest
+from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
@@ -21,9 +22,9 @@ from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
 from licensing.verify import Trust, Verified, verify_lease, verify_license
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
-from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer
+from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
 from router.identity import Identity, load_identity, make_identity
-from router.lease_store import LeaseState, LeaseStore
+from router.lease_store import LeaseState, LeaseStore, new_request_id
 
 SOFTWARE: Final = "router-license/0.1.0"
 BOOT_ID: Final = secrets.token_hex(16)
@@ -127,18 +128,29 @@ def _read_enrollment(body: bytes) -> tuple[str, Envelope]:
         raise Unreachable(f"the answer is not an enrollment: {error}") from error
 
 
-def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
-    """Ask for the next lease and install it.
+def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, *, again: bool = False) -> Lease:
+    """Ask for the next lease and install it; `again` takes up a lease that was given up.
 
     Raises:
         StateError, Unreachable, Refused, LicensingError: the held lease stands.
     """
-    aud = grounds.origin
     state = store.load()
-    identity = load_identity(store.directory)
-    held = state.held()
-    if identity is None or held is None or state.instance_id is None:
-        raise StateError(f"{store.directory} is not enrolled; run router-license enroll first")
+    if not again and state.released is not None:
+        raise StateError(
+            f"{store.directory} has given its lease up; "
+            "run router-license renew --again to take a slot again"
+        )
+    if not again and state.releasing is not None:
+        raise StateError(
+            "a release waits for its answer; run router-license release again, "
+            "or router-license renew --again to keep the lease"
+        )
+    return _renew(store, grounds, fetch, state)
+
+
+def _renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, state: LeaseState) -> Lease:
+    aud = grounds.origin
+    identity, held = _enrolled(store, state)
     state = store.with_pending(state)
     body = sign_request(identity, state, held, grounds, aud)
     try:
@@ -150,8 +162,66 @@ def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
         state = store.with_pending(replace(state, pending=None))
         envelope = _ask(fetch, sign_request(identity, state, held, grounds, aud), state)
     lease = _accept(envelope, grounds, identity, state).document
-    store.save(replace(state, lease=envelope.to_bytes().decode(), pending=None))
+    store.save(
+        replace(
+            state,
+            lease=envelope.to_bytes().decode(),
+            pending=None,
+            releasing=None,
+            released=None,
+        )
+    )
     return lease
+
+
+def _enrolled(store: LeaseStore, state: LeaseState) -> tuple[Identity, Lease]:
+    identity = load_identity(store.directory)
+    held = state.held()
+    if identity is None or held is None or state.instance_id is None:
+        raise StateError(f"{store.directory} is not enrolled; run router-license enroll first")
+    return identity, held
+
+
+def release(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
+    """Give the lease and its slot up. Safe to repeat after a lost answer, and once it is done.
+
+    A renewal that waits for its answer is settled first: the portal may have given a lease that
+    never arrived, and only the newest can be given up. From the moment the release is asked for the
+    router renews no more, so that nothing takes the slot again unasked.
+
+    Raises:
+        StateError, Unreachable: nothing is known; repeat it.
+        Refused, LicensingError: the held lease stands.
+    """
+    aud = grounds.origin
+    state = store.load()
+    identity, held = _enrolled(store, state)
+    if state.released is not None:
+        return held
+    if state.pending is not None and state.releasing is None:
+        # A request that is refused was given no lease: the one at hand is the newest.
+        with contextlib.suppress(Refused):
+            held = _renew(store, grounds, fetch, state)
+        state = store.load()
+    if state.releasing is None:
+        state = replace(state, releasing=new_request_id())
+        store.save(state)
+    request = ReleaseRequest(
+        typ=ReleaseRequest.TYP,
+        iss=INSTANCE_ISSUER,
+        issued_at=grounds.at,
+        aud=aud,
+        request_id=state.releasing or "",
+        instance_id=held.instance_id,
+        lease_id=held.lease_id,
+    )
+    try:
+        require_done(fetch("/v1/releases", identity.sign(request).to_bytes()))
+    except Refused:
+        store.save(replace(state, releasing=None))
+        raise
+    store.save(replace(state, releasing=None, released=held.lease_id))
+    return held
 
 
 def sign_request(

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from licensing.encoding import parse_json, sha256_hex
 from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
@@ -34,6 +34,10 @@ from router.clock import unix_now
 from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
 from router.report import failure, instant, safe_summary, say, show
+
+if TYPE_CHECKING:
+    from router.agent import Grounds
+    from router.lease_store import LeaseState
 
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
 CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
@@ -364,23 +368,50 @@ def read_code(options: argparse.Namespace) -> str:
 
 def run_renew(options: argparse.Namespace) -> int:
     """Renew the lease now."""
-    from router.agent import read_grounds, renew
+    from router.agent import renew
     from router.fetch import HttpFetch
     from router.lease_store import LeaseStore, describe
 
     at = moment(options)
     with LeaseStore(options.state_dir).locked() as store:
-        state = store.load()
-        options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
-        license_path = options.license or state.license_path
-        if license_path is None:
-            raise UsageError("name the license with --license FILE")
-        trust = open_trust(options, at)
-        data = read_input(license_path, "license")
-        grounds = read_grounds(data, trust, at, state.fingerprint)
-        renew(store, grounds, HttpFetch(options.url or grounds.origin, options.ca_file))
+        grounds = remembered_grounds(options, store.load(), at)
+        fetch = HttpFetch(options.url or grounds.origin, options.ca_file)
+        renew(store, grounds, fetch, again=options.again)
         show(readable(describe(store.load(), at), options), as_json=options.json)
     return OK
+
+
+def run_release(options: argparse.Namespace) -> int:
+    """Give the lease and its slot up: this router serves no longer."""
+    from router.agent import release
+    from router.fetch import HttpFetch
+    from router.lease_store import LeaseStore, describe
+
+    at = moment(options)
+    with LeaseStore(options.state_dir).locked() as store:
+        if store.load().released is None:
+            grounds = remembered_grounds(options, store.load(), at)
+            release(store, grounds, HttpFetch(options.url or grounds.origin, options.ca_file))
+        show(readable(describe(store.load(), at), options), as_json=options.json)
+    say("the lease is given up; stop what renews it, or take it up by renew --again")
+    return OK
+
+
+def remembered_grounds(options: argparse.Namespace, state: "LeaseState", at: int) -> "Grounds":
+    """Read license and keyset where they were at the enrollment, unless they are named.
+
+    Raises:
+        UsageError: neither is known.
+        LicensingError: the license does not verify here and now.
+    """
+    from router.agent import read_grounds
+
+    options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
+    license_path = options.license or state.license_path
+    if license_path is None:
+        raise UsageError("name the license with --license FILE")
+    trust = open_trust(options, at)
+    return read_grounds(read_input(license_path, "license"), trust, at, state.fingerprint)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -458,7 +489,10 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument("--code-file", metavar="FILE", help=f"or - , or {CODE_VARIABLE}")
     enroll.add_argument("--fingerprint")
     enroll.add_argument("--label", help="what people call this router")
-    add("renew", run_renew, keys, network).add_argument("--license", metavar="FILE")
+    renew = add("renew", run_renew, keys, network)
+    renew.add_argument("--license", metavar="FILE")
+    renew.add_argument("--again", action="store_true", help="take up a lease that was released")
+    add("release", run_release, keys, network).add_argument("--license", metavar="FILE")
     status = add("status", run_status)
     status.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
     return parser

@@ -132,6 +132,16 @@ def require_answer(answer: Answer, wanted: int) -> bytes:
     )
 
 
+def require_done(answer: Answer) -> None:
+    """Accept the answer that has nothing to say: 204.
+
+    Raises:
+        Refused, Unreachable: see `require_answer`.
+    """
+    if answer.status != 204 or answer.body:
+        require_answer(answer, 204)
+
+
 def _problem(body: bytes) -> Refused | None:
     try:
         value = parse_json(body, max_bytes=MAX_ANSWER_BYTES)

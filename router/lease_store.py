@@ -46,6 +46,10 @@ class LeaseState:
     """The lease's envelope, as text."""
     pending: str | None = None
     """The request id that waits for its answer."""
+    releasing: str | None = None
+    """The id of a release that waits for its answer."""
+    released: str | None = None
+    """The id of the lease that was given up; it serves no longer."""
     license_path: str | None = None
     keyset_path: str | None = None
     fingerprint: str | None = None
@@ -78,13 +82,15 @@ class LeaseState:
             raise StateError(f"the stored lease is damaged: {error.detail}") from error
 
     def renewal_moment(self) -> int | None:
-        """Return when this instance means to renew (Unix time).
+        """Return when this instance means to renew (Unix time); None when it gives its lease up.
 
         An HMAC of the secret and the lease id picks it inside the window, so that restarts do not
         bunch and every instance has a moment of its own.
         """
         lease = self.held()
         if lease is None:
+            return None
+        if self.releasing is not None or self.released is not None:
             return None
         earliest, latest = lease.renew_at
         digest = hmac.digest(bytes.fromhex(self.secret), lease.lease_id.encode(), hashlib.sha256)
@@ -196,8 +202,11 @@ def describe(state: LeaseState, at: int) -> dict[str, Any]:
     lease = state.held()
     if lease is None:
         return {"status": "not-enrolled", "instance_id": state.instance_id}
+    released = state.released == lease.lease_id
     status: str
-    if lease.status != "active":
+    if released:
+        status = "released"
+    elif lease.status != "active":
         status = lease.status
     elif at >= lease.grace_until_at:
         status = "expired"
@@ -207,7 +216,7 @@ def describe(state: LeaseState, at: int) -> dict[str, Any]:
         status = "serving"
     return {
         "status": status,
-        "serves": lease.serves(at),
+        "serves": lease.serves(at) and not released,
         "instance_id": lease.instance_id,
         "license_id": lease.license_id,
         "deployment_id": lease.deployment_id,
@@ -220,4 +229,5 @@ def describe(state: LeaseState, at: int) -> dict[str, Any]:
         "reason": lease.reason,
         "clone_warning": bool(lease.clone_warning),
         "request_pending": state.pending is not None,
+        "release_pending": state.releasing is not None,
     }

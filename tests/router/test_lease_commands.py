@@ -14,7 +14,7 @@ from portal.db.licenses import Hold
 from portal.services.keys import published_keyset, unix
 from router.cli import CODE_VARIABLE, KEYSET_VARIABLE, main
 from tests.fakes import FakeClock
-from tests.router.network import instead
+from tests.router.network import instead, lost_request
 from tests.router.papers import AT, Vendor
 from tests.router.site import COMMAND, Site
 
@@ -44,6 +44,10 @@ class Host:
     def renew(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Renew with what was remembered."""
         return self.run("renew", *self.place, *arguments)
+
+    def release(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Give the lease up."""
+        return self.run("release", *self.place, *arguments)
 
     def status(self, at: int | None = None) -> tuple[int, dict[str, Any]]:
         """Look at the lease."""
@@ -176,6 +180,37 @@ def test_the_exit_codes_of_status(host: Host, clock: FakeClock) -> None:
     clock.advance(minutes=5)
     assert host.renew()[1]["status"] == "serving"
     assert host.status()[0] == 0
+
+
+def test_a_lease_is_released_and_taken_up_again(host: Host) -> None:
+    status, facts = host.release()
+    assert (status, facts["error"]["code"]) == (1, "state")
+    host.enroll("--code-file", str(host.directory / "code"))
+    for _ in range(2):
+        status, facts = host.release()
+        assert (status, facts["status"], facts["serves"]) == (0, "released", False)
+        assert "renews_at" not in facts
+    assert [each.path for each in host.site.network.seen] == ["/v1/enrollments", "/v1/releases"]
+    status, facts = host.status()
+    assert (status, facts["status"], facts["release_pending"]) == (6, "released", False)
+    status, facts = host.renew()
+    assert (status, facts["error"]["code"]) == (1, "state")
+    assert "renew --again" in facts["error"]["message"]
+    (host.directory / "license.json").rename(host.directory / "elsewhere.json")
+    assert host.release()[0] == 0, "what is done needs no license"
+    status, facts = host.renew("--again", "--license", str(host.directory / "elsewhere.json"))
+    assert (status, facts["status"], facts["seq"]) == (0, "serving", 2)
+    assert host.status()[0] == 0
+
+
+def test_a_release_that_got_no_answer_is_shown(host: Host) -> None:
+    host.enroll("--code-file", str(host.directory / "code"))
+    host.site.network.faults.append(lost_request)
+    status, facts = host.release()
+    assert (status, facts["error"]["code"]) == (1, "unreachable")
+    status, facts = host.status()
+    assert (status, facts["status"], facts["release_pending"]) == (0, "serving", True)
+    assert "renews_at" not in facts
 
 
 def test_a_license_that_works_offline_needs_no_lease(host: Host) -> None:
