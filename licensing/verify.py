@@ -23,7 +23,7 @@ The order, by the table of the signed documents; the first failure decides:
 Times are integer Unix seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -560,16 +560,28 @@ def verify_keyset(data: bytes, at: int) -> Verified[Keyset]:
     return Verified(keyset, envelope, good[0].keyid, sha256_hex(envelope.payload))
 
 
-def verify_keyset_update(data: bytes, held: Verified[Keyset], at: int) -> Verified[Keyset]:
+def verify_keyset_update(
+    data: bytes, held: Verified[Keyset], at: int, *, steps: Sequence[bytes] = ()
+) -> Verified[Keyset]:
     """Verify a keyset that shall take the place of the held one.
 
     It must be signed by the held *and* by its own threshold of roots, and have a higher version.
+    `steps` are the versions between, in order, where the roots changed: each must succeed the one
+    before in the same way, and may have expired since, which the last alone may not.
 
     Raises:
         LicensingError: as `verify_keyset`, for both thresholds; `wrong-issuer`; `expired`;
             `rolled-back` when the version is not higher or the next version does not continue the
             held one.
     """
+    for step in steps:
+        held = _verify_successor(step, held, at)
+    return _verify_successor(data, held, at, require_current=True)
+
+
+def _verify_successor(
+    data: bytes, held: Verified[Keyset], at: int, *, require_current: bool = False
+) -> Verified[Keyset]:
     envelope, keyset = _open_keyset(data)
     good = _root_signatures(envelope, keyset)
     good_by_held = _root_signatures(envelope, held.document)
@@ -579,7 +591,7 @@ def verify_keyset_update(data: bytes, held: Verified[Keyset], at: int) -> Verifi
     _check_threshold(good, keyset)
     _check_threshold(good_by_held, held.document)
     _check_issued(keyset, at)
-    if at >= keyset.expires_at:
+    if require_current and at >= keyset.expires_at:
         raise Expired(f"the keyset expired {at - keyset.expires_at} s ago")
     if keyset.version <= held.document.version:
         raise RolledBack(f"version {keyset.version}; {held.document.version} is held")

@@ -359,6 +359,78 @@ def _updates() -> Iterator[Case]:
         flag,
         steps=(rotation, newest),
     )
+    over: Object = {**rotated, "expires_at": NOW - 500}
+    stale = signed_keyset(*both, **over)
+    after_stale: Object = {**fifth, "prev_sha256": sha256(keyset_payload(**over))}
+    current = signed_keyset(NEW_ROOT_1, NEW_ROOT_2, **after_stale)
+    yield _update(
+        "step-expired",
+        "a step on the way may have expired since",
+        current,
+        None,
+        flag,
+        steps=(stale,),
+    )
+    yield _update(
+        "step-expired-twice",
+        "so may each of several",
+        signed_keyset(
+            NEW_ROOT_1,
+            NEW_ROOT_2,
+            **{
+                **after_stale,
+                "version": 6,
+                "prev_sha256": sha256(keyset_payload(**{**after_stale, "expires_at": NOW})),
+            },
+        ),
+        None,
+        flag,
+        steps=(
+            stale,
+            signed_keyset(NEW_ROOT_1, NEW_ROOT_2, **{**after_stale, "expires_at": NOW}),
+        ),
+    )
+    yield _update(
+        "step-expired-and-last",
+        "the last must be current",
+        signed_keyset(NEW_ROOT_1, NEW_ROOT_2, **{**after_stale, "expires_at": NOW}),
+        "expired",
+        flag,
+        steps=(stale,),
+    )
+    yield _update("step-expired-as-last", "as an update it is none", stale, "expired", flag)
+    yield _update(
+        "step-expired-one-held",
+        "an expired step needs its signatures like any other",
+        current,
+        "key-not-valid",
+        flag,
+        steps=(signed_keyset(ROOT_1, NEW_ROOT_1, NEW_ROOT_2, **over),),
+    )
+    yield _update(
+        "step-expired-older",
+        "and a higher version",
+        current,
+        "rolled-back",
+        flag,
+        steps=(signed_keyset(*both, **{**over, "version": 2}),),
+    )
+    yield _update(
+        "step-expired-fork",
+        "and continues the held one",
+        current,
+        "rolled-back",
+        flag,
+        steps=(signed_keyset(*both, **{**over, "prev_sha256": sha256(b"another")}),),
+    )
+    yield _update(
+        "step-from-the-future",
+        "a step was issued 301 s from now",
+        newest,
+        "not-yet-valid",
+        flag,
+        steps=(signed_keyset(*both, **{**rotated, "issued_at": NOW + 301}),),
+    )
     one = signed_keyset(
         ROOT_1, version=1, prev_sha256=ZERO_SHA256, root_threshold=1, roots=[root_entry(ROOT_1)]
     )

@@ -58,10 +58,8 @@ def _keyset(data: bytes, held: bytes, at: int, options: dict[str, Any]) -> None:
     if not options.get("update"):
         verify_keyset(data, at)
         return
-    current = verify_keyset(held, at)
-    for step in options.get("steps_b64", []):
-        current = verify_keyset_update(base64.b64decode(step), current, at)
-    verify_keyset_update(data, current, at)
+    steps = [base64.b64decode(step) for step in options.get("steps_b64", [])]
+    verify_keyset_update(data, verify_keyset(held, at), at, steps=steps)
 
 
 def verify(keyset: bytes, test: Test) -> None:

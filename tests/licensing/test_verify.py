@@ -345,6 +345,17 @@ class TestKeyset:
         with pytest.raises(RolledBack):
             self.update(ROOT_1, ROOT_2, version=2)
 
+    def test_steps_may_have_expired_but_not_the_last(self) -> None:
+        usual: dict[str, Any] = {"version": 4, "prev_sha256": sha256(keyset_payload())}
+        expired = {**usual, "expires_at": NOW}
+        step = signed_keyset(**expired)
+        newest = signed_keyset(version=5, prev_sha256=sha256(keyset_payload(**expired)))
+        assert verify_keyset_update(newest, HELD, NOW, steps=[step]).document.version == 5
+        with pytest.raises(Expired):
+            verify_keyset_update(step, HELD, NOW)
+        with pytest.raises(RolledBack):
+            verify_keyset_update(newest, HELD, NOW, steps=[step, step])
+
 
 class TestRequests:
     """What an instance signs."""

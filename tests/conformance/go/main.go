@@ -38,7 +38,7 @@ type group struct {
 
 // verify verifies a test's document as its options say.
 func verify(keysetFile []byte, it test) error {
-	held, err := verifyKeyset(keysetFile, it.Now, nil)
+	held, err := verifyKeyset(keysetFile, it.Now)
 	if err != nil {
 		return fmt.Errorf("the group's keyset: %w", err)
 	}
@@ -57,13 +57,10 @@ func verify(keysetFile []byte, it test) error {
 		floor := asked.Floors.BundleVersion
 		_, err = verifyBundle(it.Envelope, held, it.Now, floor, asked.RequireCurrent)
 	case "keyset":
-		if !asked.Update {
-			held = nil
-		}
-		for _, file := range append(asked.Steps, it.Envelope) {
-			if held, err = verifyKeyset(file, it.Now, held); err != nil {
-				break
-			}
+		if asked.Update {
+			_, err = verifyKeysetUpdate(it.Envelope, held, it.Now, asked.Steps)
+		} else {
+			_, err = verifyKeyset(it.Envelope, it.Now)
 		}
 	default:
 		_, err = verifyRequest(asked.Kind, it.Envelope, asked.PublicKey)

@@ -358,9 +358,27 @@ func verifyBundle(file []byte, trust *keyset, at, floor int64, current bool) (ob
 	return bundle, nil
 }
 
-// verifyKeyset verifies a keyset under its own roots and, where one is held, as its successor.
+// verifyKeyset verifies a keyset under its own roots. An expired one still verifies.
+func verifyKeyset(file []byte, at int64) (*keyset, error) {
+	return verifySuccessor(file, nil, at, false)
+}
+
+// verifyKeysetUpdate verifies a keyset that shall take the place of the held one. The steps are the
+// versions between, in order; they may have expired, the last may not.
+func verifyKeysetUpdate(file []byte, held *keyset, at int64, steps [][]byte) (*keyset, error) {
+	for _, step := range steps {
+		next, err := verifySuccessor(step, held, at, false)
+		if err != nil {
+			return nil, err
+		}
+		held = next
+	}
+	return verifySuccessor(file, held, at, true)
+}
+
+// verifySuccessor verifies a keyset under its own roots and, where one is held, as its successor.
 // The payload is read before the signatures, since it names the roots.
-func verifyKeyset(file []byte, at int64, held *keyset) (*keyset, error) {
+func verifySuccessor(file []byte, held *keyset, at int64, current bool) (*keyset, error) {
 	opened, err := openKind("keyset", file)
 	if err != nil {
 		return nil, err
@@ -395,7 +413,7 @@ func verifyKeyset(file []byte, at int64, held *keyset) (*keyset, error) {
 	if held == nil {
 		return next, nil
 	}
-	if at >= document["expires_at"].(int64) {
+	if current && at >= document["expires_at"].(int64) {
 		return nil, refusal("expired")
 	}
 	isFork := next.version() == held.version()+1 && document["prev_sha256"] != held.sha256

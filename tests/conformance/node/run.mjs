@@ -5,7 +5,15 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { Refusal, verifyBundle, verifyKeyset, verifyLease, verifyLicense, verifyRequest } from './verify.mjs';
+import {
+  Refusal,
+  verifyBundle,
+  verifyKeyset,
+  verifyKeysetUpdate,
+  verifyLease,
+  verifyLicense,
+  verifyRequest,
+} from './verify.mjs';
 
 const bytes = (text) => Buffer.from(text, 'base64');
 
@@ -15,12 +23,9 @@ function verify(keysetFile, test) {
   const file = bytes(test.envelope_b64);
   const { kind } = options;
   if (kind === 'keyset') {
-    let held = null;
-    if (options.update) {
-      held = verifyKeyset(keysetFile, at);
-      for (const step of options.steps_b64 ?? []) held = verifyKeyset(bytes(step), at, held);
-    }
-    return verifyKeyset(file, at, held);
+    if (!options.update) return verifyKeyset(file, at);
+    const steps = (options.steps_b64 ?? []).map(bytes);
+    return verifyKeysetUpdate(file, verifyKeyset(keysetFile, at), at, steps);
   }
   if (kind === 'enrollment-request') return verifyRequest(kind, file);
   if (kind.endsWith('-request')) return verifyRequest(kind, file, options.public_key_b64);

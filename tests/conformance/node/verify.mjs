@@ -164,11 +164,25 @@ export function verifyBundle(file, keyset, at, options = {}) {
   return bundle;
 }
 
+/** Verify a keyset under its own roots. An expired one still verifies. */
+export function verifyKeyset(file, at) {
+  return verifySuccessor(file, null, at);
+}
+
 /**
- * Verify a keyset under its own roots and, as an update, under the held keyset's roots too.
+ * Verify a keyset that shall take the place of the held one. `steps` are the versions between, in
+ * order; they may have expired, the last may not.
+ */
+export function verifyKeysetUpdate(file, held, at, steps = []) {
+  const before = steps.reduce((current, step) => verifySuccessor(step, current, at), held);
+  return verifySuccessor(file, before, at, true);
+}
+
+/**
+ * Verify a keyset under its own roots and, where one is held, under the held keyset's roots too.
  * Its payload is read before its signatures, since it names the roots.
  */
-export function verifyKeyset(file, at, held = null) {
+function verifySuccessor(file, held, at, requireCurrent = false) {
   const envelope = open('keyset', file);
   const keyset = parse('keyset', envelope.payload);
   const own = signers(envelope, keyset.roots);
@@ -179,7 +193,7 @@ export function verifyKeyset(file, at, held = null) {
   need(held === null || old.length >= held.root_threshold, 'key-not-valid');
   checkIssued(keyset, at);
   if (held !== null) {
-    need(at < keyset.expires_at, 'expired');
+    need(!requireCurrent || at < keyset.expires_at, 'expired');
     need(keyset.version > held.version, 'rolled-back');
     const follows = keyset.version === held.version + 1;
     need(!follows || keyset.prev_sha256 === held.sha256, 'rolled-back');
