@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test check bench assets totp asvs schemas vectors
+.PHONY: setup run test check bench assets totp asvs audit schemas vectors
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ totp: setup
 
 asvs: setup
 	@$(BIN)/python -m devtools.asvs
+
+audit: setup
+	@$(BIN)/python -m devtools.audit
 
 schemas: setup
 	$(BIN)/python -m devtools.schemas
