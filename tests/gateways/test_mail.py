@@ -109,7 +109,13 @@ def test_a_server_that_is_not_there() -> None:
 @pytest.mark.parametrize("line_break", BREAKS)
 def test_a_line_break_in_a_name_never_reaches_a_header(tmp_path: Path, line_break: str) -> None:
     name = f"NewCo{line_break}Bcc: eve@evil.example{line_break}{line_break}Pay here"
-    facts = {"kind": "pilot", "account": name, "name": name, "promised_at": "2026-11-25T09:00:00+00:00", "url": "/x"}
+    facts = {
+        "kind": "pilot",
+        "account": name,
+        "name": name,
+        "promised_at": "2026-11-25T09:00:00+00:00",
+        "url": "/x",
+    }
     rendered = JinjaMailTemplates("https://a.example").render("request-arrived", facts)
     assert rendered.subject.splitlines() == [rendered.subject]
     mail = Mail("ann@vendor.test", rendered.subject, rendered.text, rendered.html)
@@ -141,7 +147,13 @@ def test_a_line_break_in_a_header_is_refused(tmp_path: Path, field: str, line_br
 @pytest.mark.asvs("1.2.1")
 def test_markup_in_a_name_is_inert(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)><a href='//evil.example'>"
-    facts = {"kind": "pilot", "account": name, "name": name, "promised_at": "2026-11-25T09:00:00+00:00", "url": "/x"}
+    facts = {
+        "kind": "pilot",
+        "account": name,
+        "name": name,
+        "promised_at": "2026-11-25T09:00:00+00:00",
+        "url": "/x",
+    }
     rendered = JinjaMailTemplates("https://a.example").render("request-arrived", facts)
     assert "<img src=x" not in rendered.html
     assert "<a href='//evil" not in rendered.html
