@@ -15,7 +15,7 @@ The order, by the table of the signed documents; the first failure decides:
 9.  `issued_at` and `not_before_at` not after `at` (300 s allowed on `issued_at`) -
     `not-yet-valid`; `at` before `expires_at` - `expired`
 10. binding - `wrong-instance`
-11. revision floor - `rolled-back`
+11. revision floor, then keyset version floor - `rolled-back`
 12. an entry of the bundle in effect - `revoked`, `suspended`, `superseded`
 13. a bundle needed and never seen - `revocation-required`; seen before or given, and now missing,
     older, expired, bad or below `min_version` - `revocation-unusable`
@@ -178,6 +178,8 @@ class Floors:
     """Highest revision that served in this deployment."""
     bundle_version: int = 0
     """Highest version of a bundle ever seen."""
+    keyset_version: int = 0
+    """Highest version of a keyset ever in use."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,14 @@ def _check_revision(license_: License, floors: Floors) -> None:
         raise RolledBack(f"revision {license_.revision}; {floors.revision} was in use here")
 
 
+def _check_keyset_floor(trust: Trust, floors: Floors) -> None:
+    """Row 11; one approved key has no version to compare."""
+    if trust.version is not None and trust.version < floors.keyset_version:
+        raise RolledBack(
+            f"the keyset has version {trust.version}; {floors.keyset_version} was in use here"
+        )
+
+
 def check_entry(entry: RevocationEntry | None, at: int) -> None:
     """Row 12: refuse when an entry is in effect at this instant.
 
@@ -421,6 +431,7 @@ def examine_license(
     if fingerprint is not None:
         ask("binding", lambda: _check_binding(license_, fingerprint))
     ask("revision", lambda: _check_revision(license_, floors))
+    ask("keyset-floor", lambda: _check_keyset_floor(trust, floors))
     read = _read_bundle(bundle, trust, at)
     if read.document is not None:
         entry = read.document.entry(license_.license_id)

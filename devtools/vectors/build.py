@@ -316,6 +316,15 @@ class Case:
     keyset: bytes = KEYSET
 
 
+def floors(revision: int = 0, bundle_version: int = 0, keyset_version: int = 0) -> Object:
+    """Return the option that says what was in use here before."""
+    return {
+        "revision": revision,
+        "bundle_version": bundle_version,
+        "keyset_version": keyset_version,
+    }
+
+
 def case(
     kind: str,
     name: str,

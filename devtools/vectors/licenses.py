@@ -14,6 +14,7 @@ from devtools.vectors.build import (
     b64,
     case,
     flipped,
+    floors,
     identifier,
     pack,
     pae,
@@ -441,7 +442,7 @@ def _order() -> Iterator[Case]:
         "wrong-instance",
         flag,
         fingerprint="",
-        floors={"revision": 8, "bundle_version": 0},
+        floors=floors(revision=8),
     )
     revoking = signed(
         "revocation-bundle",
@@ -461,7 +462,26 @@ def _order() -> Iterator[Case]:
         signed(KIND),
         "rolled-back",
         flag,
-        floors={"revision": 8, "bundle_version": 0},
+        floors=floors(revision=8),
+        bundle_b64=b64(revoking),
+    )
+    yield case(
+        KIND,
+        "order-8-11",
+        "row 8 before 11: what the license asks for before what was seen",
+        signed(KIND, min_keyset_version=4),
+        "keyset-too-old",
+        flag,
+        floors=floors(keyset_version=4),
+    )
+    yield case(
+        KIND,
+        "order-11-12-keyset",
+        "row 11 before 12, for the keyset too",
+        signed(KIND),
+        "rolled-back",
+        flag,
+        floors=floors(keyset_version=4),
         bundle_b64=b64(revoking),
     )
     yield case(
@@ -471,7 +491,7 @@ def _order() -> Iterator[Case]:
         signed(KIND),
         "revoked",
         flag,
-        floors={"revision": 0, "bundle_version": ISSUED + 1},
+        floors=floors(bundle_version=ISSUED + 1),
         bundle_b64=b64(revoking),
     )
 

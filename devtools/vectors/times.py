@@ -11,6 +11,7 @@ from devtools.vectors.build import (
     Case,
     b64,
     case,
+    floors,
     keyset_payload,
     sha256,
     signed,
@@ -165,10 +166,10 @@ def _floors(offset: int) -> Iterator[Case]:
         signed("license", revision=7 + offset),
         "rolled-back" if low else None,
         FLAG,
-        floors={"revision": 7, "bundle_version": 0},
+        floors=floors(revision=7),
     )
     bundle = signed("revocation-bundle", version=NOW + offset)
-    floors = {"revision": 0, "bundle_version": NOW}
+    seen = floors(bundle_version=NOW)
     yield case(
         "license",
         f"bundle-floor-{side}",
@@ -176,7 +177,7 @@ def _floors(offset: int) -> Iterator[Case]:
         signed("license"),
         "revocation-unusable" if low else None,
         FLAG,
-        floors=floors,
+        floors=seen,
         bundle_b64=b64(bundle),
     )
     yield case(
@@ -195,7 +196,17 @@ def _floors(offset: int) -> Iterator[Case]:
         bundle,
         "rolled-back" if low else None,
         FLAG,
-        floors=floors,
+        floors=seen,
+    )
+    yield case(
+        "license",
+        f"keyset-floor-{side}",
+        "the keyset at hand has version 3",
+        signed("license"),
+        None if offset < 1 else "rolled-back",
+        FLAG,
+        keyset=KEYSET,
+        floors=floors(keyset_version=3 + offset),
     )
     yield case(
         "license",
@@ -229,6 +240,6 @@ def cases() -> Iterator[Case]:
         signed("revocation-bundle", expires_at=NOW),
         "expired",
         "order",
-        floors={"revision": 0, "bundle_version": ISSUED + 1},
+        floors=floors(bundle_version=ISSUED + 1),
         require_current_bundle=True,
     )

@@ -107,6 +107,7 @@ FAULTS = (
         circumstances={"fingerprint": "fp_test.other"},
     ),
     Fault(11, "rolled-back", circumstances={"revision": 8}),
+    Fault(11, "rolled-back", circumstances={"keyset_version": 4}),
     Fault(12, "revoked", circumstances={"bundle": REVOKING_FILE}),
     Fault(13, "revocation-unusable", circumstances={"bundle_version": ISSUED + 1}),
 )
@@ -127,7 +128,11 @@ def examine(*faults: Fault) -> Report:
         TRUST,
         where["at"],
         fingerprint=where["fingerprint"],
-        floors=Floors(where.get("revision", 0), where.get("bundle_version", 0)),
+        floors=Floors(
+            revision=where.get("revision", 0),
+            bundle_version=where.get("bundle_version", 0),
+            keyset_version=where.get("keyset_version", 0),
+        ),
         bundle=where["bundle"],
     )
 
@@ -152,7 +157,7 @@ def test_no_fault() -> None:
     assert report.verified is not None
     assert [check.name for check in report.checks] == [
         "envelope", "signature", "payload", "origin", "key", "keyset", "time", "binding",
-        "revision", "revocation", "bundle",
+        "revision", "keyset-floor", "revocation", "bundle",
     ]  # fmt: skip
 
 
@@ -248,6 +253,8 @@ class TestSingleKey:
     def test_its_signature_counts(self) -> None:
         file = signed("license", LICENSE_STRANGE, min_keyset_version=99)
         assert verify_license(file, self.trust, NOW).keyid == LICENSE_STRANGE.keyid
+        floors = Floors(keyset_version=9)
+        assert verify_license(file, self.trust, NOW, floors=floors), "it has no version"
 
     def test_no_other_does(self) -> None:
         with pytest.raises(UntrustedKey):

@@ -251,6 +251,7 @@ func verifySigned(kind string, file []byte, trust *keyset) (object, error) {
 type floors struct {
 	Revision      int64 `json:"revision"`
 	BundleVersion int64 `json:"bundle_version"`
+	KeysetVersion int64 `json:"keyset_version"`
 }
 
 // licenseOptions are what a verifier knows and asks beside the license.
@@ -285,7 +286,8 @@ func verifyLicense(file []byte, trust *keyset, at int64, options licenseOptions)
 			return nil, refusal("wrong-instance")
 		}
 	}
-	if license["revision"].(int64) < options.floors.Revision {
+	if license["revision"].(int64) < options.floors.Revision ||
+		trust.version() < options.floors.KeysetVersion {
 		return nil, refusal("rolled-back")
 	}
 	return license, checkRevocation(license, trust, at, options)

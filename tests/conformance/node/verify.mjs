@@ -114,7 +114,7 @@ function verifySigned(kind, file, keyset) {
 /** Verify a license file; see the vectors' schema for the options. */
 export function verifyLicense(file, keyset, at, options = {}) {
   const license = verifySigned('license', file, keyset);
-  const floors = options.floors ?? { revision: 0, bundle_version: 0 };
+  const floors = options.floors ?? { revision: 0, bundle_version: 0, keyset_version: 0 };
   need(keyset.version >= license.min_keyset_version, 'keyset-too-old');
   checkIssued(license, at);
   need(license.not_before_at <= at, 'not-yet-valid');
@@ -124,6 +124,7 @@ export function verifyLicense(file, keyset, at, options = {}) {
     need(allowed.length === 0 || allowed.includes(options.fingerprint), 'wrong-instance');
   }
   need(license.revision >= floors.revision, 'rolled-back');
+  need(keyset.version >= floors.keyset_version, 'rolled-back');
   checkRevocation(license, keyset, at, floors, options);
   return license;
 }
