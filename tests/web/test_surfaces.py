@@ -1,18 +1,21 @@
 """A process may serve some surfaces only; each stands by itself. Problems have their help."""
 
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from portal.app import create_app
 from portal.config import load_settings
 from portal.services.context import Transactions
 from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
-from tests.factories.accounts import make_customer
-from tests.web.conftest import sign_in
-from tests.web.visitor import Visitor, elements
+from tests.factories.accounts import PASSWORD, make_customer, make_staff
+from tests.factories.licenses import make_lease_license
+from tests.web.conftest import current_code, set_up_factor, sign_in
+from tests.web.visitor import Visitor, elements, parse
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -35,6 +38,53 @@ def test_people_can_sign_in_on_each_of_their_surfaces(
     assert client.get("/sign-in").status_code == 200
     assert client.get("/v1/keyset.json").status_code == 404
     assert client.get("/healthz").status_code == 200
+
+
+def walk(client: FlaskClient, *starts: str) -> dict[str, int]:
+    """Follow every link of every page; return the status of each address."""
+    seen: dict[str, int] = {}
+    waiting = list(starts)
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        answer = client.get(path)
+        seen[path] = answer.status_code
+        targets = [answer.headers.get("Location", "")]
+        if answer.mimetype == "text/html":
+            targets += [str(link.get("href")) for link in elements(parse(answer.text), "a")]
+        answer.close()
+        for target in targets:
+            found = urlsplit(urljoin(path, target))
+            if not found.netloc and found.path.startswith("/"):
+                waiting.append(found._replace(fragment="").geturl())
+    return seen
+
+
+@pytest.mark.parametrize("surface", ["public", "account", "staff"])
+@pytest.mark.parametrize("who", ["nobody", "customer", "staff"])
+def test_no_link_of_one_surface_alone_breaks(
+    surface: str, who: str, transactions: Transactions, tmp_path: Path
+) -> None:
+    license_ = make_lease_license(transactions)
+    ann = make_staff(transactions)
+    set_up_factor(transactions, ann.id)
+    client = serving(surface, transactions, tmp_path).test_client()
+    if who != "nobody":
+        email = "jo@newco.example" if who == "customer" else ann.email
+        token = Visitor(client).token()
+        form = {"email": email, "password": PASSWORD, "csrf_token": token}
+        answer = client.post("/sign-in", data=form)
+        assert answer.status_code == 302
+    if who == "staff":
+        token = Visitor(client).token(answer.headers["Location"])
+        form = {"code": current_code(transactions, ann.email), "csrf_token": token}
+        assert client.post(answer.headers["Location"], data=form).status_code == 302
+    seen = walk(client, "/", "/sign-in", "/sign-up", "/account", "/staff", "/account/security")
+    assert max(seen.values()) < 500, {path: seen[path] for path in seen if seen[path] >= 500}
+    if (surface, who) in (("account", "customer"), ("staff", "staff")):
+        assert len([path for path in seen if seen[path] == 200]) > 8
+        assert any(license_.id in path for path in seen if seen[path] == 200)
 
 
 def test_a_process_for_accounts_alone_serves_them(
