@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from devtools.postgres import Cluster
 from licensing.encoding import sha256_hex
 from licensing.verify import KeysetTrust, verify_keyset, verify_license
 from portal.cli.main import portal
-from portal.cli.wired import Wirings
+from portal.cli.wired import COMMAND, Wirings
 from portal.config import Settings, load_settings
 from portal.db.bundles import KeysetVersion
 from portal.db.jobs import beat
 from portal.jobs.worker import WORKER_BEAT
+from portal.services.audit_seals import seal_committed
+from portal.services.bundles import publish_bundle
 from portal.wiring import Wiring, wire_command, wire_worker
 from tests.cli.programs import make_shell
 from tests.databases import copied_file, fresh_database
@@ -572,3 +575,35 @@ def test_the_audit_trail_holds_after_the_worker_sealed_it(operator: Operator) ->
         operator.data_dir.parent, f"sqlite:///{operator.data_dir / 'portal.sqlite3'}"
     ).portal("worker", "--once")
     assert operator.ask("audit", "check") == {"chain": "holds"}
+
+
+@pytest.mark.asvs("16.4.3")
+def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
+    operator: Operator, tmp_path: Path
+) -> None:
+    """Every seal was computed anew, and the stored bundles are gone."""
+    make_approved(operator)
+    kept = tmp_path / "kept.json"
+    transactions = operator.opened[-1].transactions
+    with transactions.writing(COMMAND) as context:
+        seal_committed(context)
+        publish_bundle(context)
+    operator.ask("bundle", "export", "--out", kept)
+    check = ("audit", "check", "--bundle", kept)
+    assert operator.ask(*check) == {"chain": "holds"}
+    with transactions.writing(COMMAND) as context:
+        for name in context.session.scalars(
+            text("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        ).all():
+            context.session.execute(text(f'DROP TRIGGER "{name}"'))
+        for table in ("bundles", "sealed_rows", "audit_seals"):
+            context.session.execute(text(f"DELETE FROM {table}"))
+        context.session.execute(text("UPDATE audit_rows SET reason = 'another'"))
+    with transactions.writing(COMMAND) as context:
+        seal_committed(context)
+    assert operator.ask("audit", "check") == {"chain": "holds"}
+    assert "bundle" in operator.refused(4, "conflict", *check)
+    kept.write_text("{}")
+    operator.refused(7, "malformed-envelope", *check)
+    kept.unlink()
+    operator.refused(2, "usage", *check)
