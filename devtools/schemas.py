@@ -64,6 +64,7 @@ _PROPERTIES: Final[Mapping[str, Schema]] = {
         "minItems": 1,
         "uniqueItems": True,
     },
+    "iss": {"description": "Who issued it; at most 200 bytes of UTF-8."},
     "customer_name": _NAME,
     "label": _NAME,
     "features": _SORTED,

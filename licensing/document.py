@@ -49,6 +49,7 @@ Origin = Annotated[
 ]
 """Scheme and host in lower case, no default port, no path, no slash."""
 Issuer = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+"""At most 200 bytes of UTF-8."""
 UnixTime = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
@@ -94,6 +95,7 @@ class Document(Part, frozen=True, kw_only=True):
             raise MalformedPayload(str(error)) from error
         if document.typ != cls.TYP:
             raise MalformedPayload(f"typ is {document.typ!r}, not {cls.TYP!r}")
+        require_name(document.iss, "iss")
         document._check_crit()
         document.check()
         return document
@@ -141,7 +143,7 @@ def require_sorted(names: tuple[str, ...], field: str) -> None:
 
 
 def require_name(text: str | None, field: str) -> None:
-    """Require that a name or label has at most 200 bytes of UTF-8.
+    """Require that a name, label or issuer has at most 200 bytes of UTF-8: no type counts bytes.
 
     Raises:
         MalformedPayload: it is longer.

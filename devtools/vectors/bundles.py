@@ -99,6 +99,7 @@ def _documents() -> Iterator[Case]:
     yield _fields(
         "version-below-issued-at", "a version is never below its time", version=ISSUED - 1
     )
+    yield _fields("issuer-201-bytes", "lengths are in bytes", iss="€" * 67)
     yield _fields("no-time", "expires_at is after issued_at", expires_at=ISSUED)
 
 

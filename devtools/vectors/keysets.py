@@ -89,6 +89,7 @@ def _documents() -> Iterator[Case]:
         KIND, "three-of-three", "more than the threshold", signed_keyset(ROOT_1, ROOT_2, ROOT_3)
     )
     yield _own("version-1", "the first follows nothing", version=1, prev_sha256=ZERO_SHA256)
+    yield _own("issuer-200-bytes", "200 bytes of UTF-8", iss="é" * 100)
     yield _own("expired", "an expired keyset warns; it never stops service", expires_at=NOW - 1)
     yield case(
         KIND,
@@ -181,6 +182,7 @@ def _documents() -> Iterator[Case]:
     yield _schema(
         "version-3-follows-nothing", "a later one follows something", prev_sha256=ZERO_SHA256
     )
+    yield _fields("issuer-201-bytes", "lengths are in bytes", iss="€" * 67)
     yield _fields("no-time", "expires_at is after issued_at", expires_at=KEYSET_ISSUED)
     yield _fields(
         "key-window-empty",

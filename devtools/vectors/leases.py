@@ -120,6 +120,7 @@ def cases() -> Iterator[Case]:
     yield _schema("renew-at-three", "two moments", renew_at=[NOW, NOW, NOW])
     yield _schema("clone-warning-false", "true only", clone_warning=False)
     yield _schema("clone-warning-1", "an integer is no boolean", clone_warning=1)
+    yield _fields("issuer-201-bytes", "lengths are in bytes", iss="€" * 67)
     yield _fields("features-unsorted", "sorted by code point", features=["b", "a"])
     yield _fields(
         "grace-before-expiry", "grace ends no earlier than the lease", grace_until_at=NOW + 60

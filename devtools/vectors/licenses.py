@@ -23,6 +23,7 @@ from devtools.vectors.build import (
     sign,
     signature,
     signed,
+    signed_keyset,
 )
 from devtools.vectors.keys import (
     LEASE,
@@ -291,6 +292,16 @@ def _schemas() -> Iterator[Case]:
     )
     yield _fields(
         "name-201-bytes", "lengths are in bytes, not in characters", customer_name="€" * 67
+    )
+    yield _schema("name-201-characters", "too long either way", customer_name="n" * 201)
+    yield _fields("issuer-201-bytes", "lengths are in bytes, not in characters", iss="€" * 67)
+    yield _schema("issuer-201-characters", "too long either way", iss="i" * 201)
+    yield case(
+        KIND,
+        "issuer-200-bytes",
+        "200 bytes of UTF-8, the keyset's issuer too",
+        signed(KIND, iss="é" * 100),
+        keyset=signed_keyset(iss="é" * 100),
     )
 
 
