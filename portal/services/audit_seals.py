@@ -2,8 +2,9 @@
 
 Rows are not chained when they are written, which would make every writer wait for the one before. A
 seal covers the committed rows no earlier seal covers, whatever their numbers, and the lease rows up
-to a number that no open transaction can still fill. The newest seal is anchored in each published
-bundle, so that a chain computed anew after a change disagrees with a bundle somebody holds.
+to a number below which no open transaction can still write. The newest seal is anchored in each
+published bundle, so that a chain computed anew after a change disagrees with a bundle somebody
+holds.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 
 from licensing.keys import ZERO_SHA256
 from licensing.verify import KeysetTrust, verify_bundle
@@ -25,8 +26,8 @@ from portal.services.context import Context
 from portal.services.keys import current_keyset, unix
 
 SEAL_BEAT: Final = "audit-seal"
-LEASE_SETTLED: Final = timedelta(seconds=30)
-"""Longer than any transaction may take: rows this old are all there will be."""
+LEASE_SETTLED: Final = timedelta(minutes=3)
+"""Longer than a transaction lasts, on a clock as wrong as it may be: no row before comes later."""
 BATCH: Final = 5000
 UNSEALED_ALARM: Final = timedelta(seconds=60)
 
@@ -96,9 +97,15 @@ def seal_committed(context: Context) -> AuditSeal | None:
     ).all()
     last = session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
     lease_from = 0 if last is None else last.lease_to
+    unsettled = session.scalar(
+        select(func.min(Lease.number)).where(
+            Lease.number > lease_from, Lease.issued_at >= context.at - LEASE_SETTLED
+        )
+    )
     leases = session.execute(
         select(Lease.number, Lease.payload_sha256)
-        .where(Lease.number > lease_from, Lease.issued_at < context.at - LEASE_SETTLED)
+        .where(Lease.number > lease_from)
+        .where(true() if unsettled is None else Lease.number < unsettled)
         .order_by(Lease.number)
         .limit(BATCH)
     )
@@ -124,7 +131,7 @@ def seal_committed(context: Context) -> AuditSeal | None:
     return seal
 
 
-def _leases_digest(leases: Sequence[tuple[int, str]]) -> str:
+def _leases_digest(leases: Iterable[tuple[int, str]]) -> str:
     digest = hashlib.sha256()
     for number, payload_sha256 in leases:
         digest.update(f"{number}:{payload_sha256}\n".encode())
@@ -132,13 +139,13 @@ def _leases_digest(leases: Sequence[tuple[int, str]]) -> str:
 
 
 def verify_chain(context: Context) -> Broken | None:
-    """Check every seal against its rows and its predecessor; None when the chain holds."""
-    prev = ZERO_SHA256
+    """Check every seal against its rows, its leases and its predecessor; None when all hold."""
+    prev, leases_to = ZERO_SHA256, 0
     seals = context.session.scalars(select(AuditSeal).order_by(AuditSeal.number))
     for number, seal in enumerate(seals, start=1):
         if seal.number != number:
             return Broken(number, "the seal is missing")
-        if seal.prev_sha256 != prev:
+        if seal.prev_sha256 != prev or seal.lease_from != leases_to:
             return Broken(number, "it does not continue the seal before it")
         if seal_digest(seal) != seal.seal_sha256:
             return Broken(number, "its own columns were changed")
@@ -149,7 +156,16 @@ def verify_chain(context: Context) -> Broken | None:
         ).all()
         if len(rows) != seal.row_count or rows_digest(map(row_facts, rows)) != seal.rows_sha256:
             return Broken(number, "a row it covers was changed, removed or added")
-        prev = seal.seal_sha256
+        leases = context.session.execute(
+            select(Lease.number, Lease.payload_sha256)
+            .where(Lease.number > seal.lease_from, Lease.number <= seal.lease_to)
+            .order_by(Lease.number)
+        )
+        if _leases_digest((lease.number, lease.payload_sha256) for lease in leases) != (
+            seal.leases_sha256
+        ):
+            return Broken(number, "a lease it covers was changed, removed or added")
+        prev, leases_to = seal.seal_sha256, seal.lease_to
     return None
 
 

@@ -6,7 +6,9 @@ from sqlalchemy import text
 from licensing.keys import ZERO_SHA256
 from portal.db.audit import AuditRow, AuditSeal, SealedRow
 from portal.db.bundles import latest_bundle
+from portal.db.licenses import License
 from portal.services.audit_seals import (
+    LEASE_SETTLED,
     Broken,
     check_anchors,
     row_facts,
@@ -17,7 +19,11 @@ from portal.services.audit_seals import (
 )
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Transactions
+from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.keys import unix
 from tests.factories.accounts import make_customer, make_deployment
+from tests.factories.instances import make_code, make_router
+from tests.factories.licenses import make_lease_license
 from tests.fakes import FakeClock
 
 COMMAND = Actor("command")
@@ -148,6 +154,68 @@ def _compute_anew(transactions: Transactions) -> None:
             seal.rows_sha256 = rows_digest(map(row_facts, rows))
             seal.prev_sha256 = prev
             seal.seal_sha256 = prev = seal_digest(seal)
+
+
+def _seal(transactions: Transactions) -> AuditSeal | None:
+    with transactions.writing(COMMAND) as context:
+        return seal_committed(context)
+
+
+def _enroll(transactions: Transactions, license_: License, name: str, clock: FakeClock) -> None:
+    """Enroll a router."""
+    router = make_router(license_, name)
+    code = make_code(transactions, license_)
+    verified = verify_enrollment_request(router.enrollment(code, at=unix(clock.now())))
+    with transactions.writing(COMMAND) as context:
+        enroll(context, verified)
+
+
+@pytest.mark.asvs("16.4.2")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE leases SET payload_sha256 = :zeros WHERE number = :number",
+        "DELETE FROM leases WHERE number = :number",
+        "UPDATE leases SET number = 77 WHERE number = :number",
+    ],
+)
+def test_a_changed_or_removed_lease_is_found(
+    transactions: Transactions, clock: FakeClock, statement: str
+) -> None:
+    license_ = make_lease_license(transactions, sku="pilot-30d", limits={"max_instances": 9})
+    for name in ("one", "two", "three"):
+        _enroll(transactions, license_, name, clock)
+    _seal(transactions)
+    clock.advance(seconds=LEASE_SETTLED.total_seconds() + 1)
+    seal = _seal(transactions)
+    assert seal is not None
+    assert (seal.row_count, seal.lease_from, seal.lease_to) == (0, 0, 3)
+    assert broken(transactions) is None
+    with transactions.writing(COMMAND) as context:
+        context.session.execute(text(statement), {"zeros": ZERO_SHA256, "number": 2})
+    assert broken(transactions) == Broken(
+        seal.number, "a lease it covers was changed, removed or added"
+    )
+
+
+def test_a_lease_is_sealed_though_one_of_a_later_number_is_older(
+    transactions: Transactions, clock: FakeClock
+) -> None:
+    """Two web processes whose clocks differ."""
+    license_ = make_lease_license(transactions, sku="pilot-30d", limits={"max_instances": 9})
+    clock.advance(minutes=1)
+    _enroll(transactions, license_, "one", clock)
+    clock.advance(seconds=-50)
+    _enroll(transactions, license_, "two", clock)
+    clock.advance(seconds=LEASE_SETTLED.total_seconds() + 1)
+    seal = _seal(transactions)
+    assert seal is not None
+    assert seal.lease_to == 0, "the first is not settled"
+    clock.advance(seconds=50)
+    seal = _seal(transactions)
+    assert seal is not None
+    assert seal.lease_to == 2
+    assert broken(transactions) is None
 
 
 @pytest.mark.asvs("16.2.1")
