@@ -1,6 +1,6 @@
 """One tree of errors. Each class has the stable code of the row of the verify table it stands for.
 
-The meaning, exit code and next step of a code are data: see `licensing.names.CODES`.
+The meaning, exit code and next step of a code are data: see `licensing.names`.
 """
 
 from typing import ClassVar
@@ -14,6 +14,8 @@ class LicensingError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.subject = "license"
+        """What kind of file was refused; whoever asked may know better. See `names.next_step`."""
 
 
 class MalformedEnvelope(LicensingError):

@@ -151,14 +151,14 @@ def _codes() -> Mapping[str, Code]:
             "not-yet-valid",
             5,
             "license-not-yet-valid",
-            "The license's time has not begun, or this machine's clock is behind.",
+            "The document's time has not begun, or this machine's clock is behind.",
             "Compare the machine's clock with UTC, then the not-before time of the license.",
         ),
         Code(
             "expired",
             5,
             "license-expired",
-            "The license's time is over.",
+            "The document's time is over.",
             "Renew the license in the portal and install the new file.",
         ),
         Code(
@@ -222,7 +222,65 @@ def _codes() -> Mapping[str, Code]:
 
 
 CODES: Final = _codes()
-"""Every code of the verify table."""
+"""Every code of the verify table, with the next step for a license."""
+
+_KEYSET_AGAIN: Final = "Fetch keyset.json again from the portal (/v1/keyset.json); never edit it."
+_BUNDLE_AGAIN: Final = (
+    "Fetch the current bundle from the portal (/v1/revocations/bundle.json); never edit it."
+)
+_CLOCK: Final = "Compare the machine's clock with UTC."
+
+_OTHER_STEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "keyset": {
+            "malformed-envelope": _KEYSET_AGAIN,
+            "wrong-type": "Check that you named the keyset, not a license, lease or bundle.",
+            "untrusted-key": _KEYSET_AGAIN,
+            "bad-signature": _KEYSET_AGAIN,
+            "malformed-payload": (
+                "Update the router or the command; if it is current, report the keyset's SHA-256 "
+                "to support."
+            ),
+            "wrong-product": "Use the keyset of the portal that issued the license.",
+            "key-not-valid": _KEYSET_AGAIN,
+            "not-yet-valid": _CLOCK,
+            "expired": _KEYSET_AGAIN,
+            "rolled-back": _KEYSET_AGAIN,
+        },
+        "revocation bundle": {
+            "malformed-envelope": _BUNDLE_AGAIN,
+            "wrong-type": "Check that you named the bundle, not a license, lease or keyset.",
+            "bad-signature": _BUNDLE_AGAIN,
+            "malformed-payload": (
+                "Update the router or the command; if it is current, report the bundle's SHA-256 "
+                "to support."
+            ),
+            "wrong-issuer": "Use the keyset and the bundle of the same issuer.",
+            "wrong-product": "Use the bundle of the portal that issued the license.",
+            "key-not-valid": _BUNDLE_AGAIN,
+            "not-yet-valid": _CLOCK,
+            "expired": _BUNDLE_AGAIN,
+            "rolled-back": _BUNDLE_AGAIN,
+        },
+        "public key": {
+            "malformed-payload": "Name a PEM file with one Ed25519 public key (BEGIN PUBLIC KEY).",
+        },
+        "file": {
+            "malformed-envelope": (
+                "Get the file again from where it came, as it is; summary.json is no signed file."
+            ),
+            "malformed-payload": "Get the file again from where it came; report it if that stays.",
+        },
+    }
+)
+
+
+def next_step(code: str, subject: str = "license") -> str:
+    """Return what to do about a code, for this kind of file.
+
+    `subject` is `license`, `keyset`, `revocation bundle`, `public key`, or `file` for any.
+    """
+    return _OTHER_STEPS.get(subject, {}).get(code, CODES[code].next_step)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ file starts fast.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -126,6 +127,16 @@ def read_input(name: str, what: str) -> bytes:
     return read_file(Path(name), what)
 
 
+@contextmanager
+def reading(subject: str) -> Iterator[None]:
+    """Say in a refusal which kind of file was refused, where it is no license."""
+    try:
+        yield
+    except LicensingError as error:
+        error.subject = subject
+        raise
+
+
 def parse_time(text: str) -> int:
     """Read `--as-of`: RFC 3339 or Unix seconds.
 
@@ -162,7 +173,9 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
             return SingleKeyTrust(PublicKey.from_pem(data))
         verified = verify_keyset(data, at)
     except LicensingError as error:
-        raise type(error)(f"the {what} {path}: {error.detail}") from error
+        named = type(error)(f"the {what} {path}: {error.detail}")
+        named.subject = what
+        raise named from error
     if at >= verified.document.expires_at:
         say("warning: the keyset has expired; fetch the current one from the portal")
     return KeysetTrust(verified.document)
@@ -228,17 +241,19 @@ def run_inspect(options: argparse.Namespace) -> int:
     """Print everything a signed file says, marked UNVERIFIED until it is verified."""
     at = moment(options)
     data = read_input(options.file, "file")
-    envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
+    with reading("file"):
+        envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
     status = "UNVERIFIED"
     if envelope.payload_type == License.PAYLOAD_TYPE and (
         options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
     ):
         report = examine_license(data, open_trust(options, at), at)
         status = f"INVALID: {report.error.code}" if report.error else "verified"
-    try:
-        payload = parse_json(envelope.payload, max_bytes=MAX_BUNDLE_BYTES)
-    except LicensingError as error:
-        raise MalformedPayload(error.detail) from error
+    with reading("file"):
+        try:
+            payload = parse_json(envelope.payload, max_bytes=MAX_BUNDLE_BYTES)
+        except LicensingError as error:
+            raise MalformedPayload(error.detail) from error
     facts = {
         "status": status,
         "payload_type": envelope.payload_type,
@@ -263,7 +278,9 @@ def run_bundle_verify(options: argparse.Namespace) -> int:
     """Verify a revocation bundle."""
     at = moment(options)
     trust = open_trust(options, at)
-    verified = verify_bundle(read_input(options.file, "bundle"), trust, at, floor=options.floor)
+    data = read_input(options.file, "bundle")
+    with reading("revocation bundle"):
+        verified = verify_bundle(data, trust, at, floor=options.floor)
     bundle = verified.document
     facts = {
         "result": "valid",
@@ -280,7 +297,9 @@ def run_bundle_verify(options: argparse.Namespace) -> int:
 def run_keyset_verify(options: argparse.Namespace) -> int:
     """Verify a keyset under its own roots."""
     at = moment(options)
-    verified = verify_keyset(read_input(options.file, "keyset"), at)
+    data = read_input(options.file, "keyset")
+    with reading("keyset"):
+        verified = verify_keyset(data, at)
     keyset = verified.document
     expired = at >= keyset.expires_at
     facts: dict[str, Any] = {

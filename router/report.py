@@ -10,7 +10,7 @@ import msgspec
 
 from licensing.errors import LicensingError
 from licensing.license import License
-from licensing.names import CODES
+from licensing.names import CODES, next_step
 from licensing.verify import Check
 
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -64,7 +64,7 @@ def failure(error: LicensingError, also: tuple[Check, ...] = ()) -> dict[str, An
         "detail": error.detail,
         "router_code": known.router_code if known else None,
         "meaning": known.meaning if known else None,
-        "next_step": known.next_step if known else None,
+        "next_step": next_step(error.code, error.subject) if known else None,
         "also": [
             {"check": check.name, "result": check.code or "ok"}
             | ({"detail": check.error.detail} if check.error else {})

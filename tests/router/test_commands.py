@@ -16,7 +16,7 @@ from licensing.encoding import b64encode
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.license import Binding, License, RevocationTerms
-from licensing.names import CODES, ROUTER_CODES
+from licensing.names import CODES, ROUTER_CODES, next_step
 from router.cli import KEYSET_VARIABLE, main
 from tests.router.papers import (
     AT,
@@ -109,12 +109,12 @@ def desk(
     return Desk(tmp_path, Vendor(), capsys)
 
 
-def invalid(ended: Ended, status: int, code: str) -> dict[str, Any]:
+def invalid(ended: Ended, status: int, code: str, subject: str = "license") -> dict[str, Any]:
     """Require a refusal that says what is wrong and what to do, on both channels."""
     facts = ended.facts
     assert (ended.status, facts["result"], facts["code"]) == (status, "invalid", code)
     assert CODES[code].exit == status
-    assert facts["next_step"] == CODES[code].next_step
+    assert facts["next_step"] == next_step(code, subject)
     assert facts["next_step"] in ended.stderr
     return facts
 
@@ -453,11 +453,12 @@ def test_bundle_verify(desk: Desk) -> None:
     base = ("bundle", "verify", file, "--keyset", keyset, "--json", "--as-of")
     ended = desk.run(*base, str(AT))
     assert (ended.status, ended.facts["entries"], ended.facts["version"]) == (0, 1, ISSUED_AT)
-    invalid(desk.run(*base, str(ISSUED_AT + 35 * DAY_S)), 5, "expired")
-    invalid(desk.run(*base, str(AT), "--floor", str(ISSUED_AT + 1)), 6, "rolled-back")
-    invalid(desk.run(*base, str(ISSUED_AT - 301)), 5, "not-yet-valid")
+    bundle = "revocation bundle"
+    invalid(desk.run(*base, str(ISSUED_AT + 35 * DAY_S)), 5, "expired", bundle)
+    invalid(desk.run(*base, str(AT), "--floor", str(ISSUED_AT + 1)), 6, "rolled-back", bundle)
+    invalid(desk.run(*base, str(ISSUED_AT - 301)), 5, "not-yet-valid", bundle)
     desk.put("bundle.json", desk.vendor.license())
-    invalid(desk.run(*base, str(AT)), 3, "wrong-type")
+    invalid(desk.run(*base, str(AT)), 3, "wrong-type", bundle)
 
 
 def test_keyset_verify(desk: Desk) -> None:
@@ -468,13 +469,32 @@ def test_keyset_verify(desk: Desk) -> None:
     late = desk.run(*base, str(AT + 365 * DAY_S))
     assert (late.status, late.facts["expired"]) == (0, True)
     assert "expired" in late.stderr
-    invalid(desk.run(*base, str(ISSUED_AT - 2 * DAY_S)), 5, "not-yet-valid")
+    invalid(desk.run(*base, str(ISSUED_AT - 2 * DAY_S)), 5, "not-yet-valid", "keyset")
     genuine = Envelope.parse(desk.vendor.keyset())
     stranger = sign(
         genuine.payload, genuine.payload_type, Vendor("a stranger").signers["root"]
     ).to_bytes()
     desk.put("keyset.json", stranger)
-    invalid(desk.run(*base, str(AT)), 7, "untrusted-key")
+    invalid(desk.run(*base, str(AT)), 7, "untrusted-key", "keyset")
+
+
+def test_what_to_do_names_the_file_that_is_wrong(desk: Desk) -> None:
+    half = desk.put("half.json", desk.vendor.license()[:-9])
+    keyset = desk.put("keyset.json", desk.vendor.keyset())
+    license_ = desk.put("license.json", desk.vendor.license())
+    code, asked = "malformed-envelope", ("--json", "--as-of", str(AT))
+    for subject, words, arguments in (
+        ("license", "license.json again", ("verify", half, "--keyset", keyset)),
+        ("license", "license.json again", ("summarize", half)),
+        ("keyset", "keyset.json again", ("verify", license_, "--keyset", half)),
+        ("keyset", "keyset.json again", ("keyset", "verify", half)),
+        ("revocation bundle", "bundle", ("bundle", "verify", half, "--keyset", keyset)),
+        ("keyset", "keyset.json again", ("bundle", "verify", license_, "--keyset", half)),
+        ("file", "the file again", ("inspect", half)),
+    ):
+        facts = invalid(desk.run(*arguments, *asked), 3, code, subject)
+        assert words in facts["next_step"]
+        assert ("license.json" in facts["next_step"]) == (subject == "license")
 
 
 @pytest.mark.parametrize("code", [*CODES, *ROUTER_CODES])
