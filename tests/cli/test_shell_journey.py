@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,30 @@ def check_held(shell: Shell, state_dir: Path) -> None:
     assert (renewed.status, renewed.facts["error"]["code"]) == (1, "unreachable")
     assert held(state_dir) == before
     status = shell.router("status", "--state-dir", state_dir)
-    assert (status["status"], status["seq"], status["serves"]) == ("serving", 11, True)
+    assert (status["status"], status["seq"], status["serves"]) == ("serving", 12, True)
     assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in state_dir.iterdir()} == {0o600}
+
+
+def check_release(shell: Shell, state_dir: Path) -> None:
+    """Give the lease up, and take it up again."""
+    for _ in range(2):
+        released = shell.router("release", "--state-dir", state_dir)
+        assert (released["status"], released["serves"]) == ("released", False)
+    ran = shell.run("router-license", "renew", "--state-dir", state_dir, "--json")
+    assert (ran.status, ran.facts["error"]["code"]) == (1, "state")
+    assert shell.router("renew", "--again", "--state-dir", state_dir)["status"] == "serving"
+
+
+def check_log(shell: Shell) -> None:
+    """Everything the server wrote is JSON, a record a line, in UTC."""
+    records = [
+        json.loads(line) for line in (shell.directory / "serve.log").read_text().splitlines()
+    ]
+    assert {"gunicorn.error", "portal.requests"} <= {record["logger"] for record in records}
+    for record in records:
+        assert datetime.fromisoformat(record["at"]).utcoffset() == timedelta(0)
+        assert record["level"] in ("debug", "info", "warning", "error")
 
 
 def check_doctor(shell: Shell) -> None:
@@ -127,6 +149,7 @@ def test_from_init_to_a_renewed_lease(database_url: str, tmp_path: Path) -> None
     port = free_port()
     shell = make_shell(tmp_path, database_url, port)
     shell.environment["PORTAL_SESSION_KEY_FILE"] = "session-key"
+    shell.environment["PORTAL_LOG_LEVEL"] = "debug"
     init(shell)
     assert (tmp_path / "session-key").is_file(), "relative to the working directory"
     staff, account = make_staff(shell), make_account(shell)
@@ -135,5 +158,7 @@ def test_from_init_to_a_renewed_lease(database_url: str, tmp_path: Path) -> None
     deployment, _ = issue(shell, account, staff, "lease")
     with serving(shell, port):
         check_leases(shell, deployment, tmp_path / "lease")
+        check_release(shell, tmp_path / "lease")
+    check_log(shell)
     check_held(shell, tmp_path / "lease")
     check_doctor(shell)
