@@ -1,9 +1,12 @@
 """How gunicorn serves the portal. Put a buffering proxy in front: see docs/deploy/."""
 
+import logging
+
 from portal.config import load_settings
 from portal.gateways.logs import logging_config
 
 _settings = load_settings()
+logging.captureWarnings(True)
 logconfig_dict = logging_config(_settings.log_level, plain=_settings.development)
 
 worker_class = "gthread"

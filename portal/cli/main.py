@@ -170,6 +170,7 @@ def worker(once: bool) -> dict[str, Any] | None:
     """Run jobs: issue licenses, send mail, seal the audit trail, publish bundles."""
     settings = load_settings()
     settings.read_secrets("worker")
+    logging.captureWarnings(True)
     logging.config.dictConfig(logging_config(settings.log_level, plain=settings.development))
     wirings: Wirings = click.get_current_context().obj
     _, runner = wirings.worker(settings)

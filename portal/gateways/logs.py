@@ -32,6 +32,15 @@ def strike_secrets(text: str) -> str:
     return text
 
 
+def _message(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError):
+        # A mistaken call must not break the form of the log, nor pour its arguments into it.
+        text = str(record.msg)
+    return strike_secrets(text)
+
+
 def _at(record: logging.LogRecord) -> str:
     instant = datetime.fromtimestamp(record.created, UTC)
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -46,7 +55,7 @@ class JsonLines(logging.Formatter):
             "at": _at(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": strike_secrets(record.getMessage()),
+            "message": _message(record),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
@@ -62,9 +71,7 @@ class PlainLines(logging.Formatter):
         more = " ".join(
             f"{name}={value}" for name, value in vars(record).items() if name not in _OWN
         )
-        text = (
-            f"{_at(record)} {record.levelname.lower()} {record.name} {record.getMessage()} {more}"
-        )
+        text = f"{_at(record)} {record.levelname.lower()} {record.name} {_message(record)} {more}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return strike_secrets(text)

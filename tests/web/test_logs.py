@@ -156,6 +156,13 @@ def test_what_slips_into_a_message_is_struck_out(said: str, left: str) -> None:
     assert strike_secrets(said) == left
 
 
+def test_a_mistaken_call_is_a_record_without_its_arguments() -> None:
+    facts = {"name": "a", "levelname": "INFO", "msg": "%d tries", "args": (CANARY,)}
+    line = JsonLines().format(logging.makeLogRecord(facts))
+    assert json.loads(line)["message"] == "%d tries"
+    assert CANARY not in line
+
+
 def test_a_terminal_gets_text_and_a_process_json() -> None:
     assert logging_config("info")["formatters"]["lines"]["()"] is JsonLines
     assert logging_config("debug", plain=True)["formatters"]["lines"]["()"] is PlainLines
