@@ -10,6 +10,7 @@ for a second is asked whether it still lives before it is used.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from select import select as select_ready
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -43,7 +44,8 @@ SQLITE_BUSY_TIMEOUT_MS = 15_000
 def make_engine(url: str, *, fresh_s: float = FRESH_S) -> Engine:
     """Open a pool for `url` (`sqlite:///path` or `postgresql+psycopg://…`).
 
-    A connection that was idle for `fresh_s` seconds is asked whether it lives before it is used.
+    A connection that the server closed is seen to be closed; one that was idle for `fresh_s`
+    seconds is asked whether it lives before it is used.
 
     Raises:
         ValueError: the URL names another kind of database.
@@ -81,12 +83,21 @@ def _ping_when_idle(engine: Engine, fresh_s: float) -> None:
     @event.listens_for(engine, "checkout")
     def ping(driver: Any, record: Any, _proxy: Any) -> None:
         used_at = record.info.get("used_at")
-        if used_at is None or monotonic() - used_at < fresh_s:
+        fresh = used_at is None or monotonic() - used_at < fresh_s
+        if fresh and not _has_something_to_say(driver):
             return
         try:
             engine.dialect.do_ping(driver)
         except psycopg.Error as error:
             raise InvalidatePoolError from error
+
+
+def _has_something_to_say(driver: Any) -> bool:
+    """Whether an idle connection's socket is readable: the server closed it, or sent a notice."""
+    if driver.closed:
+        return True
+    ready, _, _ = select_ready([driver.fileno()], [], [], 0)
+    return bool(ready)
 
 
 def _sqlite(url: str) -> Engine:

@@ -56,16 +56,29 @@ def test_a_statements_connection_serves_transactions_afterwards(database: Databa
 
 
 @pytest.mark.parametrize("unit", ["statements", "writing"])
-def test_a_connection_that_dies_is_reported_and_replaced(
+def test_a_connection_the_server_closed_is_replaced_unnoticed(
     database: Database, database_url: str, unit: str
 ) -> None:
     with database.statements() as session:
         ANSWER.row(session, {"number": 1})
     end_all_connections(database_url)
-    with pytest.raises(DBAPIError) as raised, getattr(database, unit)() as session:
-        ANSWER.row(session, {"number": 1})
-    assert raised.value.connection_invalidated
     with getattr(database, unit)() as session:
+        assert ANSWER.row(session, {"number": 1}) == (2,)
+
+
+def test_a_connection_that_dies_in_use_is_reported_and_replaced(
+    database: Database, database_url: str
+) -> None:
+    def run() -> None:
+        with database.writing() as session:
+            ANSWER.row(session, {"number": 1})
+            end_all_connections(database_url)
+            ANSWER.row(session, {"number": 1})
+
+    with pytest.raises(DBAPIError) as raised:
+        run()
+    assert raised.value.connection_invalidated
+    with database.writing() as session:
         assert ANSWER.row(session, {"number": 1}) == (2,)
 
 
