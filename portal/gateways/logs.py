@@ -101,5 +101,7 @@ def logging_config(level: str, *, plain: bool = False) -> dict[str, Any]:
         "loggers": {
             "gunicorn.error": {"level": level.upper(), **own},
             "gunicorn.access": {"level": "CRITICAL", **own},
+            # At info it tells of every look at the schema, which readiness takes all the time.
+            "alembic": {"level": "WARNING"},
         },
     }
