@@ -215,7 +215,8 @@ class Budgets(Fact, frozen=True, kw_only=True):
             LimitExceeded: less is left.
             ValueError: the terms never served, the id is open already, or the number is not one.
         """
-        _require_count(tokens)
+        _require_count(tokens, "tokens")
+        _require_count(at, "seconds")
         if reservation_id in self.reservations:
             raise ValueError(f"the reservation {reservation_id} is open already")
         budget_id = None if terms.budget is None else terms.budget.budget_id
@@ -259,7 +260,8 @@ class Budgets(Fact, frozen=True, kw_only=True):
         """
         reservation = self.reservations[reservation_id]
         used = reservation.tokens if tokens is None else tokens
-        _require_count(used)
+        _require_count(used, "tokens")
+        _require_count(at, "seconds")
         return self._changed(
             reservation, reserved=-reservation.tokens, used=used, requests=1, at=at
         )._with_reservation(reservation_id, None)
@@ -356,6 +358,6 @@ def _may_give(source: Tally) -> bool:
     return source.saw_serving and not source.spent
 
 
-def _require_count(tokens: int) -> None:
-    if isinstance(tokens, bool) or not 0 <= tokens <= MAX_INTEGER:
-        raise ValueError(f"{tokens} is no number of tokens")
+def _require_count(number: int, of: str) -> None:
+    if type(number) is not int or not 0 <= number <= MAX_INTEGER:
+        raise ValueError(f"{number!r} is no number of {of}")

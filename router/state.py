@@ -291,7 +291,8 @@ class StateFile:
 
         Raises:
             StateError: it cannot be written. The old state stands, or the new one, whole.
-            ValueError: the budgets differ, which change through the journal alone.
+            ValueError: the budgets differ, which change through the journal alone; or the state
+                could not be loaded again.
         """
         if (state.budgets, state.journal) != (self.state.budgets, self.state.journal):
             raise ValueError("budgets change through the journal; use Journal.update")
@@ -422,7 +423,7 @@ class StateFile:
             )
 
     def _seal(self, state: State) -> bytes:
-        content = {"schema": SCHEMA, **msgspec.to_builtins(state)}
+        content = {"schema": SCHEMA, **require_storable(state)}
         sealed = {"hmac": self.authenticate(_canonical(content)), "state": content}
         return json.dumps(sealed, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -455,6 +456,18 @@ class StateFile:
 
     def _invalid(self, what: str) -> StateInvalid:
         return invalid(self.path, what)
+
+
+def require_storable(state: State) -> dict[str, Any]:
+    """Return the state as it is stored.
+
+    Raises:
+        ValueError: it could not be loaded again.
+    """
+    content: dict[str, Any] = msgspec.to_builtins(state)
+    if msgspec.convert(content, State) != state:
+        raise ValueError("the state would not be the same when it is loaded")
+    return content
 
 
 def invalid(path: Path, what: str) -> StateInvalid:
