@@ -136,7 +136,7 @@ class Window(Fact, frozen=True, kw_only=True):
         if window_s == self.window_s:
             return self
         resized = Window(window_s=window_s, reserved=self.reserved)
-        buckets: dict[int, int] = msgspec.field(default_factory=dict)
+        buckets: dict[int, int] = {}
         for number, tokens in self.buckets:
             last = (number + 1) * self.width_s - 1
             moved = last // resized.width_s
