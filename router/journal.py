@@ -255,7 +255,7 @@ class Journal:
         """
         self._require_open()
         changed = transition(self._state)
-        if changed is self._state and not self._unsaved:
+        if changed == self._state and not self._unsaved:
             return changed
         require_storable(changed)
         self._state = changed
