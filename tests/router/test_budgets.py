@@ -219,6 +219,25 @@ def test_a_jumping_clock_makes_no_window_grow() -> None:
     assert len(window.buckets) <= BUCKETS + 8
 
 
+def test_a_bucket_counts_until_its_last_second_has_left() -> None:
+    window = Window(window_s=10 * BUCKETS).add(5, AT + 9)
+    assert AT % window.width_s == 0
+    assert window.used(AT + 9 + window.window_s - 1) == 5
+    assert window.used(AT + 10 + window.window_s) == 0
+
+
+def test_a_bucket_moves_with_its_last_second() -> None:
+    window = Window(window_s=10 * BUCKETS).add(5, AT + 9).resized(BUCKETS)
+    assert window.used(AT + 9 + BUCKETS - 1) == 5
+    assert window.used(AT + 10 + BUCKETS) == 0
+
+
+def test_what_is_open_is_not_spent_before_it_was_reserved() -> None:
+    limits = windowed(100, BUCKETS)
+    budgets = Budgets().serving(limits).reserve("a", limits, 30, AT + 100).spend_open(AT)
+    assert budgets.windows[DEPLOYMENT].used(AT + 100 + BUCKETS - 1) == 30
+
+
 uses = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 50)), max_size=60)
 
 
