@@ -447,6 +447,34 @@ def run_status(options: argparse.Namespace) -> int:
     return {"not-enrolled": 7, "expired": 5}.get(str(facts["status"]), 6)
 
 
+def run_check_config(options: argparse.Namespace) -> int:
+    """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
+    from router.config import ConfigError, describe, load_config
+    from router.serve import is_release
+
+    try:
+        config = load_config(options.config, release=is_release())
+    except ConfigError as error:
+        problems = [
+            {"line": problem.line, "path": problem.path, "message": problem.message}
+            for problem in error.problems
+        ]
+        if options.json:
+            show({"result": "invalid", "problems": problems}, as_json=True)
+        for problem in error.problems:
+            say(f"{options.config}: {problem}")
+        return error.exit
+    show({"result": "valid", **describe(config)}, as_json=options.json)
+    return OK
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Run the router: enforce the license, forward to the upstream, meter."""
+    from router.serve import serve
+
+    return serve(options.config, options.keyset or os.environ.get(KEYSET_VARIABLE))
+
+
 def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Return facts with instants as people read them, unless JSON is asked for."""
     known = {name: value for name, value in facts.items() if value is not None}
@@ -514,6 +542,14 @@ def _parser() -> argparse.ArgumentParser:
     add("release", run_release, keys, network).add_argument("--license", metavar="FILE")
     status = add("status", run_status)
     status.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+
+    check = add("check-config", run_check_config)
+    check.add_argument("config", type=Path, metavar="FILE", help="the router's YAML configuration")
+    serve = commands.add_parser("serve", help=(run_serve.__doc__ or "").splitlines()[0])
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
+    serve.add_argument("--json", action="store_true", help="print errors as one JSON object")
+    serve.set_defaults(run=run_serve)
     return parser
 
 

@@ -43,11 +43,28 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
-def remove_drafts(directory: Path) -> None:
-    """Remove what a crash left half written. Nobody else may be writing in the directory."""
-    for draft in directory.glob(f".*{_DRAFT}"):
-        with contextlib.suppress(OSError):
-            draft.unlink()
+def remove_drafts(directory: Path, name: str = "") -> None:
+    """Remove what a crash left half written, of files whose names begin so.
+
+    Nobody else may be writing these files.
+    """
+    for each in os.listdir(directory):
+        if each.startswith(f".{name}") and each.endswith(_DRAFT):
+            with contextlib.suppress(OSError):
+                (directory / each).unlink()
+
+
+def make_private_directory(directory: Path) -> None:
+    """Make a directory for its owner alone, durably; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if directory.is_dir():
+        return
+    make_private_directory(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:
