@@ -1,5 +1,6 @@
 """The portal behind a network that can be told to misbehave."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from portal.config import load_settings
 from portal.services.context import Transactions
 from portal.web.portal import WebPortal
 from tests.databases import copied_file
+from tests.router.journals import Router
 from tests.router.network import Network, serve
 from tests.router.site import Site, make_site
 
@@ -33,3 +35,19 @@ def network(transactions: Transactions, tmp_path: Path) -> Iterator[Network]:
 def site(transactions: Transactions, network: Network, tmp_path: Path) -> Site:
     """A customer's host with a license in lease mode and a code to enroll with."""
     return make_site(transactions, network, tmp_path / "lease")
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop."""
+    with asyncio.Runner() as running:
+        yield running
+
+
+@pytest.fixture
+def router(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Router]:
+    """A router that serves a budget of 1000 tokens."""
+    made = Router(tmp_path / "license-state.json", runner).start()
+    made.serve()
+    yield made
+    made.crash()

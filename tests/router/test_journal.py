@@ -4,15 +4,13 @@ import asyncio
 import errno
 import os
 import resource
-import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,121 +24,12 @@ from hypothesis.stateful import (
 )
 
 from licensing.license import Budget
-from router.budgets import LimitExceeded, Tally, Terms
+from router.budgets import LimitExceeded, Terms
 from router.errors import StateError
-from router.journal import Journal, JournalBlocked
-from router.state import State, StateFile, StateInvalid
+from router.journal import JournalBlocked
+from router.state import State, StateFile
+from tests.router.journals import DEPLOYMENT, FIRST, SECOND, TERMS, Disk, Router, copied, together
 from tests.router.papers import AT, identifier
-
-DEPLOYMENT = identifier("dep", 1)
-FIRST, SECOND = identifier("bud", 1), identifier("bud", 2)
-TERMS = Terms(DEPLOYMENT, Budget(budget_id=FIRST, tokens_total=1000))
-T = TypeVar("T")
-
-
-@dataclass
-class Disk:
-    """The seam to the disk: counts, and fails where it is told to."""
-
-    error: int | None = None
-    room: int = 1 << 40
-    """Bytes that still fit while `error` is set."""
-    syncs: int = 0
-    sync_error: int | None = None
-    hold: Callable[[], None] = lambda: None
-    """What a sync waits for."""
-
-    def write(self, descriptor: int, data: bytes, offset: int) -> int:
-        if self.error is None:
-            return os.pwrite(descriptor, data, offset)
-        if self.room == 0:
-            raise OSError(self.error, os.strerror(self.error))
-        fits = data[: self.room]
-        self.room -= len(fits)
-        return os.pwrite(descriptor, fits, offset)
-
-    def sync(self, descriptor: int) -> None:
-        self.syncs += 1
-        self.hold()
-        if self.sync_error is not None:
-            raise OSError(self.sync_error, os.strerror(self.sync_error))
-
-
-@dataclass
-class Router:
-    """A state file with its journal, on a loop that goes on between calls."""
-
-    path: Path
-    runner: asyncio.Runner
-    disk: Disk = field(default_factory=Disk)
-    segment_bytes: int = 1 << 20
-    file: StateFile = field(init=False)
-    journal: Journal = field(init=False)
-
-    def start(self, at: int = AT) -> "Router":
-        """Open state and journal."""
-        self.file = StateFile(self.path)
-        self.file.open()
-        self.journal = Journal.open(
-            self.file,
-            at,
-            segment_bytes=self.segment_bytes,
-            write=self.disk.write,
-            sync=self.disk.sync,
-        )
-        return self
-
-    def crash(self) -> "Router":
-        """Go away without a word; only the lock is let go, as the kernel does."""
-        self.file.close()
-        return self
-
-    def run(self, act: Coroutine[Any, Any, T]) -> T:
-        """Run until it is done."""
-        return self.runner.run(act)
-
-    def serve(self, terms: Terms = TERMS) -> None:
-        """Serve under these terms."""
-        self.run(self.journal.update(lambda state: state.serving(terms, 1, AT)))
-
-    def reserve(self, name: str, tokens: int, terms: Terms = TERMS) -> None:
-        """Reserve."""
-        self.run(self.journal.reserve(name, terms, tokens, AT))
-
-    def settle(self, name: str, tokens: int | None) -> None:
-        """Settle."""
-        self.run(self.journal.settle(name, tokens, AT))
-
-    @property
-    def tally(self) -> Tally:
-        """The first budget's counters."""
-        return self.journal.state.budgets.tallies[FIRST]
-
-    @property
-    def segment(self) -> Path:
-        """The journal's file."""
-        return self.file.journal_path(self.file.journal_segments()[-1])
-
-
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    """A loop."""
-    with asyncio.Runner() as running:
-        yield running
-
-
-@pytest.fixture
-def router(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Router]:
-    """A router that serves a budget of 1000 tokens."""
-    made = Router(tmp_path / "license-state.json", runner).start()
-    made.serve()
-    yield made
-    made.crash()
-
-
-async def together(*acts: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Run at the same time; return values and errors."""
-    return await asyncio.gather(*acts, return_exceptions=True)
 
 
 def test_what_was_answered_is_there_after_a_crash(router: Router) -> None:
@@ -326,161 +215,6 @@ def test_updates_and_reservations_at_once(router: Router) -> None:
     assert router.journal.state.time.doc_floor == AT + 4
 
 
-# Torn and altered.
-
-
-def test_a_torn_tail_is_cut_at_the_last_whole_commit(router: Router, tmp_path: Path) -> None:
-    for number in range(3):
-        router.reserve(f"r{number}", 10**number)
-    router.crash()
-    source, segment = router.path, router.segment
-    whole = segment.read_bytes()
-    ends = [index + 1 for index, byte in enumerate(whole) if byte == 10]
-    assert len(ends) == 4
-    sizes = {end + step for end in ends for step in (-70, -20, -1, 0, 1, 30)}
-    for size in sorted(size for size in sizes if ends[0] <= size <= len(whole)):
-        router.path = _copy(source, tmp_path / f"cut-{size}")
-        router.path.with_name(segment.name).write_bytes(whole[:size])
-        router.start()
-        commits = sum(end <= size for end in ends) - 1
-        assert router.tally.used == sum(10**each for each in range(commits))
-        router.crash()
-
-
-def test_a_power_loss_may_keep_the_end_of_a_commit(router: Router) -> None:
-    router.reserve("a", 10)
-    router.reserve("b", 100)
-    router.crash()
-    data = router.segment.read_bytes()
-    last = data.rindex(b"\n", 0, -1) + 1
-    router.segment.write_bytes(data[:last] + bytes(40) + data[last + 40 :])
-    router.start()
-    assert router.tally.used == 10
-
-
-def _flip_in_line(data: bytes, line: int) -> bytes:
-    lines = data.split(b"\n")
-    lines[line] = lines[line].replace(b'"tokens":10', b'"tokens":1')
-    return b"\n".join(lines)
-
-
-def _without_line(data: bytes, line: int) -> bytes:
-    lines = data.split(b"\n")
-    del lines[line]
-    return b"\n".join(lines)
-
-
-def _swapped(data: bytes) -> bytes:
-    lines = data.split(b"\n")
-    lines[1], lines[2] = lines[2], lines[1]
-    return b"\n".join(lines)
-
-
-def _repeated(data: bytes) -> bytes:
-    lines = data.split(b"\n")
-    return b"\n".join([*lines[:2], *lines[1:]])
-
-
-@pytest.mark.parametrize(
-    ("harm", "says"),
-    [
-        (lambda data: _flip_in_line(data, 1), "altered in line 2"),
-        (lambda data: _flip_in_line(data, 2), "altered in line 3"),
-        (lambda data: _flip_in_line(data, 3), "altered in line 4"),
-        (lambda data: _without_line(data, 0), "altered in line 1"),
-        (lambda data: _without_line(data, 1), "altered in line 2"),
-        (lambda data: _without_line(data, 2), "altered in line 3"),
-        (_swapped, "altered in line 2"),
-        (_repeated, "altered in line 3"),
-        (lambda data: b"", "lost its first line"),
-        (lambda data: data[:20], "lost its first line"),
-        (lambda data: data[:200] + bytes(50) + data[250:], "altered in line"),
-        (lambda data: b"\n" + data, "altered in line 1"),
-        (lambda data: data + b"[] \n", "altered in line 5"),
-        (lambda data: None, "without its journal"),
-    ],
-)
-def test_a_chain_that_is_broken(
-    router: Router, harm: Callable[[bytes], bytes | None], says: str
-) -> None:
-    for name in ("a", "b", "c"):
-        router.reserve(name, 10)
-    router.crash()
-    segment = router.segment
-    good = segment.read_bytes()
-    bad = harm(good)
-    if bad is None:
-        segment.unlink()
-    else:
-        segment.write_bytes(bad)
-    for _ in range(2):
-        with pytest.raises(StateInvalid, match=says) as refused:
-            router.start()
-        router.crash()
-    assert "Restore a trusted backup" in refused.value.message
-    segment.write_bytes(good)
-    router.start()
-    assert router.tally.used == 30
-
-
-def test_a_journal_of_another_moment(router: Router, tmp_path: Path) -> None:
-    router.reserve("a", 10)
-    router.crash()
-    old = _copy(router.path, tmp_path / "old")
-    router.start()
-    router.reserve("b", 10)
-    router.crash()
-    # Only the state file of the backup, beside the newer journal.
-    shutil.copy(old, router.path)
-    with pytest.raises(StateInvalid, match="is older than its journal"):
-        router.start()
-    router.crash()
-    # All of the backup, beside it.
-    for each in old.parent.iterdir():
-        shutil.copy(each, router.path.parent)
-    with pytest.raises(StateInvalid, match="is older than its journal"):
-        router.start()
-    router.crash()
-    # The way back.
-    for each in router.path.parent.glob("*.journal-*"):
-        each.unlink()
-    for each in old.parent.iterdir():
-        shutil.copy(each, router.path.parent)
-    router.start()
-    assert router.tally.used == 10
-
-
-def test_a_journal_of_another_history(router: Router, tmp_path: Path) -> None:
-    router.crash()
-    fork = _copy(router.path, tmp_path / "fork")
-    router.start()
-    segment = router.segment
-    router.crash()
-    other = Router(fork, router.runner).start()
-    assert other.segment.name == segment.name
-    other.crash()
-    shutil.copy(other.segment, segment)
-    with pytest.raises(StateInvalid, match="does not go on with its journal"):
-        router.start()
-
-
-def test_a_first_line_of_a_checkpoint_that_never_was(router: Router) -> None:
-    router.reserve("a", 10)
-    router.crash()
-    (segment,) = router.file.journal_segments()
-    router.file.journal_path(segment + 1).write_bytes(b"a first line\n")
-    router.start()
-    assert router.tally.used == 10
-
-
-def _copy(path: Path, to: Path) -> Path:
-    to.mkdir()
-    for each in path.parent.iterdir():
-        if each.is_file():
-            shutil.copy(each, to)
-    return to / path.name
-
-
 # A full disk.
 
 
@@ -627,7 +361,7 @@ def test_a_checkpoint_that_fails_anywhere(
             except JournalBlocked:
                 with pytest.raises(JournalBlocked):
                     router.reserve("b", 1)
-        copy = _copy(router.path, router.path.parent / f"copy-{failing}")
+        copy = copied(router.path, router.path.parent / f"copy-{failing}")
         other = Router(copy, router.runner).start()
         assert other.tally.used == 100
         other.crash()
