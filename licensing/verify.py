@@ -572,13 +572,19 @@ def verify_keyset(data: bytes, at: int) -> Verified[Keyset]:
 
 
 def verify_keyset_update(
-    data: bytes, held: Verified[Keyset], at: int, *, steps: Sequence[bytes] = ()
+    data: bytes,
+    held: Verified[Keyset],
+    at: int,
+    *,
+    steps: Sequence[bytes] = (),
+    require_current: bool = True,
 ) -> Verified[Keyset]:
     """Verify a keyset that shall take the place of the held one.
 
     It must be signed by the held *and* by its own threshold of roots, and have a higher version.
     `steps` are the versions between, in order, where the roots changed: each must succeed the one
-    before in the same way, and may have expired since, which the last alone may not.
+    before in the same way, and may have expired since, which the last alone may not. One that was
+    taken up before stays in use when it expires: `require_current=False` reads it again.
 
     Raises:
         LicensingError: as `verify_keyset`, for both thresholds; `wrong-issuer`; `expired`;
@@ -587,7 +593,7 @@ def verify_keyset_update(
     """
     for step in steps:
         held = _verify_successor(step, held, at)
-    return _verify_successor(data, held, at, require_current=True)
+    return _verify_successor(data, held, at, require_current=require_current)
 
 
 def _verify_successor(

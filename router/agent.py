@@ -9,18 +9,19 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from licensing.encoding import b64encode, parse_json, sha256_hex
-from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest
+from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest, Usage
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
 from licensing.verify import Trust, Verified, verify_lease, verify_license
+from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
 from router.identity import Identity, load_identity, make_identity
@@ -38,6 +39,12 @@ class Grounds:
     license: Verified[License]
     trust: Trust
     at: int
+    bundle_version: int = 0
+    """The highest revocation bundle seen."""
+    usage: Usage | None = None
+    """What this instance used of its budget."""
+    clock: Clock = field(default_factory=SystemClock)
+    """Measures how long an answer takes."""
 
     @property
     def origin(self) -> str:
@@ -74,15 +81,36 @@ def enroll(
         UsageError: the code, the label or the fingerprint is not well-formed.
         StateError, Unreachable, Refused, LicensingError: nothing was installed.
     """
-    aud = grounds.origin
     state = store.load()
     if state.lease is not None:
         raise StateError(
             f"{store.directory} is enrolled as {state.instance_id} already; "
             "use another directory for another instance"
         )
+    state = replace(
+        state,
+        fingerprint=fingerprint,
+        license_path=None if license_path is None else str(license_path.absolute()),
+        keyset_path=None if keyset_path is None else str(keyset_path.absolute()),
+    )
+    state, request = enrollment_request(store, state, grounds, code, label=label)
+    answer = fetch("/v1/enrollments", request.to_bytes())
+    instance_id, envelope = _read_enrollment(require_answer(answer, 201))
+    return install_lease(store, state, grounds, envelope, instance_id=instance_id)
+
+
+def enrollment_request(
+    store: LeaseStore, state: LeaseState, grounds: Grounds, code: str, *, label: str | None = None
+) -> tuple[LeaseState, Envelope]:
+    """Sign the pending enrollment request, with the instance's key; makes both where needed.
+
+    Raises:
+        UsageError: the code, the label or the fingerprint is not well-formed.
+        StateError: the request cannot be made durable.
+    """
+    aud = grounds.origin
     identity = load_identity(store.directory) or make_identity(store.directory)
-    state = store.with_pending(state)
+    state = store.with_pending(state, grounds.clock)
     request = EnrollmentRequest(
         typ=EnrollmentRequest.TYP,
         iss=INSTANCE_ISSUER,
@@ -91,32 +119,43 @@ def enroll(
         request_id=state.pending or "",
         code=code,
         public_key=b64encode(identity.public_key),
-        fingerprint=fingerprint,
+        fingerprint=state.fingerprint,
         label=label,
         software=SOFTWARE,
         license_id=grounds.license.document.license_id,
         license_sha256=grounds.license.payload_sha256,
     )
     try:
-        signed = identity.sign(request)
+        return state, identity.sign(request)
     except LicensingError as error:
         raise UsageError(f"such a request cannot be written: {error.detail}") from error
-    answer = fetch("/v1/enrollments", signed.to_bytes())
-    instance_id, envelope = _read_enrollment(require_answer(answer, 201))
-    lease = _accept(envelope, grounds, identity, state).document
-    if lease.instance_id != instance_id:
+
+
+def install_lease(
+    store: LeaseStore,
+    state: LeaseState,
+    grounds: Grounds,
+    envelope: Envelope,
+    *,
+    instance_id: str | None = None,
+    courier: bool = False,
+) -> Lease:
+    """Install the answer to the pending request, in one step.
+
+    `instance_id` is what an enrollment's answer names.
+
+    Raises:
+        LicensingError, RouterError: a rule is broken; the held lease stands.
+    """
+    identity = load_identity(store.directory)
+    if identity is None:
+        raise StateError(f"{store.directory} has no key; run router-license enroll first")
+    fresh = not courier and state.is_fresh(grounds.clock)
+    lease = _accept(envelope, grounds, identity, state, fresh=fresh).document
+    if instance_id is not None and lease.instance_id != instance_id:
         raise Unreachable("the answer names another instance than its lease")
-    store.save(
-        replace(
-            state,
-            instance_id=instance_id,
-            lease=envelope.to_bytes().decode(),
-            pending=None,
-            fingerprint=fingerprint,
-            license_path=None if license_path is None else str(license_path.absolute()),
-            keyset_path=None if keyset_path is None else str(keyset_path.absolute()),
-        )
-    )
+    state = replace(state, instance_id=lease.instance_id)
+    store.save(state.installed(envelope, grounds.at, fresh=fresh, courier=courier))
     return lease
 
 
@@ -149,29 +188,42 @@ def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, *, again: bool = Fa
 
 
 def _renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, state: LeaseState) -> Lease:
-    aud = grounds.origin
     identity, held = _enrolled(store, state)
-    state = store.with_pending(state)
-    body = sign_request(identity, state, held, grounds, aud)
+    state = store.with_pending(state, grounds.clock)
     try:
-        envelope = _ask(fetch, body, state)
+        envelope = _ask(fetch, sign_request(identity, state, held, grounds), state)
     except Refused as refusal:
         if refusal.code != "request-replayed":
             raise
         # Answered too long ago to be answered again: this id can never succeed.
-        state = store.with_pending(replace(state, pending=None))
-        envelope = _ask(fetch, sign_request(identity, state, held, grounds, aud), state)
-    lease = _accept(envelope, grounds, identity, state).document
-    store.save(
-        replace(
-            state,
-            lease=envelope.to_bytes().decode(),
-            pending=None,
-            releasing=None,
-            released=None,
-        )
-    )
-    return lease
+        state = store.with_pending(replace(state, pending=None), grounds.clock)
+        envelope = _ask(fetch, sign_request(identity, state, held, grounds), state)
+    return install_lease(store, state, grounds, envelope)
+
+
+def renewal_request(
+    store: LeaseStore, state: LeaseState, grounds: Grounds
+) -> tuple[LeaseState, Envelope]:
+    """Sign the pending lease request; makes its id durable first.
+
+    Raises:
+        StateError: not enrolled, or it cannot be written.
+    """
+    identity, held = _enrolled(store, state)
+    state = store.with_pending(state, grounds.clock)
+    return state, sign_request(identity, state, held, grounds)
+
+
+def fetch_license(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> bytes:
+    """Ask for the deployment's current license; counts as no renewal and touches no chain.
+
+    Raises:
+        StateError, Unreachable, Refused: nothing came.
+    """
+    state = store.load()
+    identity, held = _enrolled(store, state)
+    request = sign_request(identity, replace(state, pending=new_request_id()), held, grounds)
+    return require_answer(fetch("/v1/licenses", request.to_bytes()), 200)
 
 
 def _enrolled(store: LeaseStore, state: LeaseState) -> tuple[Identity, Lease]:
@@ -224,9 +276,7 @@ def release(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
     return held
 
 
-def sign_request(
-    identity: Identity, state: LeaseState, held: Lease, grounds: Grounds, aud: str
-) -> Envelope:
+def sign_request(identity: Identity, state: LeaseState, held: Lease, grounds: Grounds) -> Envelope:
     """Sign the pending lease request."""
     envelope = state.envelope()
     assert envelope is not None
@@ -235,7 +285,7 @@ def sign_request(
             typ=LeaseRequest.TYP,
             iss=INSTANCE_ISSUER,
             issued_at=grounds.at,
-            aud=aud,
+            aud=grounds.origin,
             request_id=state.pending or "",
             license_id=grounds.license.document.license_id,
             license_sha256=grounds.license.payload_sha256,
@@ -245,9 +295,10 @@ def sign_request(
             prev_seq=held.seq,
             prev_sha256=sha256_hex(envelope.payload),
             boot_id=BOOT_ID,
-            bundle_version=0,
+            bundle_version=grounds.bundle_version,
             keyset_version=grounds.trust.version or 0,
             software=SOFTWARE,
+            usage=grounds.usage,
         )
     )
 
@@ -269,17 +320,19 @@ def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
 
 
 def _accept(
-    envelope: Envelope, grounds: Grounds, identity: Identity, state: LeaseState
+    envelope: Envelope, grounds: Grounds, identity: Identity, state: LeaseState, *, fresh: bool
 ) -> Verified[Lease]:
     """Check every rule a lease must keep before it is installed.
+
+    An answer that came just after it was asked for tells the time: a clock that runs behind does
+    not make it one of the future.
 
     Raises:
         LicensingError: it does not verify.
         RouterError: it is genuine, and not the answer to the pending request.
     """
-    verified = verify_lease(
-        envelope.to_bytes(), grounds.trust, grounds.at, instance_keyid=identity.keyid
-    )
+    at = max(grounds.at, Lease.parse(envelope.payload).issued_at) if fresh else grounds.at
+    verified = verify_lease(envelope.to_bytes(), grounds.trust, at, instance_keyid=identity.keyid)
     lease = verified.document
     rules: list[tuple[str, Callable[[], bool]]] = [
         ("it answers another request", lambda: lease.request_id == state.pending),

@@ -1,8 +1,77 @@
-"""The only place of the router that reads the wall clock."""
+"""The only place of the router that reads clocks.
 
+`now` is an instant the portal vouched for plus `CLOCK_BOOTTIME`, which goes on while the machine
+sleeps and which nobody sets, as long as the kernel has not booted since. Without such an instant it
+is the wall clock.
+
+Source: "Times" of the lease protocol.
+"""
+
+import secrets
 import time
+from pathlib import Path
+from typing import Final, Protocol
+
+from router.state import Anchor
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+FRESH_S: Final = 60
+"""An answer sets the clock only when it came within this time of the first sending."""
+WALL_TOLERANCE_S: Final = 300
+
+
+class Clock(Protocol):
+    """What tells the time."""
+
+    @property
+    def boot_id(self) -> str:
+        """The kernel's id of this boot, 32 hex digits."""
+        ...
+
+    def wall(self) -> int:
+        """Return the wall clock's Unix time in whole seconds."""
+        ...
+
+    def boottime(self) -> int:
+        """Return the whole seconds since boot, sleep included."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def __init__(self) -> None:
+        self.boot_id = _read_boot_id()
+
+    def wall(self) -> int:
+        """Return the wall clock's Unix time in whole seconds."""
+        return unix_now()
+
+    def boottime(self) -> int:
+        """Return the whole seconds since boot, sleep included."""
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def unix_now() -> int:
     """Return the current Unix time in whole seconds."""
     return int(time.time())
+
+
+def present(anchor: Anchor | None, clock: Clock) -> int:
+    """Return `now` (Unix time)."""
+    if anchor is None or anchor.boot_id != clock.boot_id:
+        return clock.wall()
+    return anchor.now + max(0, clock.boottime() - anchor.boottime)
+
+
+def anchor_at(now: int, clock: Clock) -> Anchor:
+    """Tie an instant the portal vouched for to this boot."""
+    return Anchor(boot_id=clock.boot_id, boottime=clock.boottime(), now=now)
+
+
+def _read_boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip().replace("-", "")
+    except OSError:
+        # Without the kernel's id nothing is known after this process.
+        return secrets.token_hex(16)

@@ -88,6 +88,11 @@ class Evidence:
     """The held lease's envelope."""
     instance_keyid: str | None = None
     """Of this instance's own key, where there is one."""
+    lease_problem: str | None = None
+    """Why there is no lease to judge, where more is known than that there is none."""
+    fetched_license: bytes | None = None
+    """What the portal gave as the deployment's current license."""
+    fetched_bundle: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,10 @@ class Decision:
     recheck_at: int | None = None
     """When a blocked license may begin to serve by itself."""
     warnings: tuple[str, ...] = ()
+    license: Verified[License] | None = field(default=None, repr=False, compare=False)
+    """The genuine license that was judged, whatever came of it."""
+    bundle_version: int = 0
+    """The highest bundle seen of its issuer."""
 
     def at(self, now: int) -> "Decision":
         """Return what this decision means at an instant: it ends to the second."""
@@ -227,6 +236,9 @@ def decide(
     `seats` is the number of configured callers.
     """
     decision, after = _decide(policy, state, seen, seats)
+    if decision.license is not None:
+        memory = after.bundles.get(decision.license.document.iss)
+        decision = replace(decision, bundle_version=0 if memory is None else memory.version)
     return _developed(policy, decision), after
 
 
@@ -261,6 +273,8 @@ def _decide(
         judged = _judge(policy, state, data, seen.trust, now)
         if isinstance(judged.error, MalformedEnvelope):
             failure = _Failure.of(judged.error)
+    if (better := _fetched(policy, state, seen, judged)) is not None:
+        judged, data, failure = better, seen.fetched_license, None
     remembered = state.last_valid
     cap: int | None = None
     if failure is not None and remembered is not None:
@@ -277,7 +291,7 @@ def _decide(
         clocked = state.license_verified(judged.verified.document)
     if now < clocked.time.floor - CLOCK_TOLERANCE_S:
         behind = blocked("license-clock-rollback", "clock-rollback", now)
-        return replace(behind, facts=_facts(judged, grace=False)), before
+        return replace(behind, facts=_facts(judged, grace=False), license=judged.verified), before
     if isinstance(seen.trust, KeysetTrust) and seen.keyset_readable:
         state = state.keyset_seen(seen.trust.issuer, seen.trust.keyset.version)
 
@@ -369,6 +383,7 @@ def _decide(
             ends_at=ends_at,
             ends_with=ends_with,
             warnings=tuple(warnings),
+            license=judged.verified,
         ),
         state,
     )
@@ -380,6 +395,31 @@ def _unread(seen: Evidence) -> _Failure | None:
         return _Failure("license-missing", MISSING)
     if not seen.keyset_readable or (seen.trust is None and seen.keyset_error is None):
         return _Failure("license-invalid", KEYSET_UNREADABLE)
+    return None
+
+
+def _fetched(policy: LicenseConfig, state: State, seen: Evidence, file: _Judged) -> _Judged | None:
+    """Return the fetched license, judged, where it takes the place of the license file.
+
+    The highest revision that verifies is used. A genuine file of another deployment is what the
+    operator wants, whatever was fetched for the one before.
+    """
+    if seen.fetched_license is None or seen.trust is None or seen.keyset_error is not None:
+        return None
+    if not seen.keyset_readable:
+        return None
+    fetched = _judge(policy, state, seen.fetched_license, seen.trust, seen.now)
+    if fetched.error is not None or fetched.verified is None:
+        return None
+    if file.verified is None:
+        # A file that is there and does not verify at all is not passed over: it was put there.
+        readable = seen.license is not None and not isinstance(file.error, MalformedEnvelope)
+        return None if readable else fetched
+    ours, theirs = file.verified.document, fetched.verified.document
+    if ours.deployment_id != theirs.deployment_id:
+        return None
+    if file.error is not None or theirs.revision > ours.revision:
+        return fetched
     return None
 
 
@@ -400,15 +440,28 @@ def _begins_at(license_: License) -> int:
 
 
 def _read_bundle(policy: LicenseConfig, seen: Evidence) -> _Bundle:
-    if policy.revocation.mode == "off" or seen.bundle is None:
-        return _Bundle()
+    """Return the bundle of highest version that verifies, of the file and the fetched one."""
+    file = seen.bundle if policy.revocation.mode == "file" else None
+    found = _Bundle()
+    for data in (file, seen.fetched_bundle):
+        if data is None:
+            continue
+        each = _verify_bundle(data, seen)
+        if each.document is None:
+            found = each if found.document is None and found.error is None else found
+        elif found.document is None or each.document.version > found.document.version:
+            found = each
+    return found
+
+
+def _verify_bundle(data: bytes, seen: Evidence) -> _Bundle:
     if seen.trust is None:
         return _Bundle(error=RevocationUnusable("there is no keyset to verify the bundle with"))
     try:
-        verified = verify_bundle(seen.bundle, seen.trust, seen.now, require_current=False)
+        verified = verify_bundle(data, seen.trust, seen.now, require_current=False)
     except LicensingError as error:
         return _Bundle(error=error)
-    return _Bundle(verified.document, sha256_hex(seen.bundle))
+    return _Bundle(verified.document, sha256_hex(data))
 
 
 def _closed(policy: LicenseConfig, license_: License) -> bool:
@@ -475,8 +528,8 @@ def _bundle_problem(bundle: _Bundle, floor: int, min_version: int, now: int) -> 
 def _judge_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure:
     """Return the lease that counts for this license."""
     required = "license-lease-required"
-    if seen.lease is None:
-        return _Failure(required, "no-lease")
+    if seen.lease is None or seen.lease_problem is not None:
+        return _Failure(required, seen.lease_problem or "no-lease")
     if seen.trust is None:
         return _Failure(required, KEYSET_UNREADABLE)
     try:
@@ -560,6 +613,7 @@ def _block(failure: _Failure, judged: _Judged, now: int) -> Decision:
         blocked(failure.code, failure.cause, now),
         facts=_facts(judged, grace=False),
         recheck_at=failure.recheck_at,
+        license=judged.verified,
     )
 
 

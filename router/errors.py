@@ -38,6 +38,8 @@ class Unreachable(RouterError):
     """The portal gave no answer that counts: no connection, a redirect, a page, a 5xx."""
 
     code = "unreachable"
+    retry_after_s: int | None = None
+    """How long whoever answered asks to wait."""
 
 
 class Refused(RouterError):
@@ -45,6 +47,8 @@ class Refused(RouterError):
 
     exit = REFUSED
     code = "refused"
+    retry_after_s: int | None = None
+    """How long the portal asks to wait."""
 
     def __init__(self, message: str, *, code: str, status: int, next_action: str) -> None:
         super().__init__(message, code=code)

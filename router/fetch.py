@@ -1,4 +1,4 @@
-"""The one seam to the network: a POST of a signed request, and what came back.
+"""The one seam to the network: a POST of a signed request, a GET of a document, what came back.
 
 Sends over TLS, or in clear to loopback. Follows no redirects. An answer counts only as JSON of the
 expected kind or as a problem document; everything else (a proxy's page, a redirect, a 5xx) is
@@ -18,6 +18,8 @@ from router.errors import Refused, RouterError, Unreachable, UsageError
 
 TIMEOUT_S: Final = 30
 MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_WAIT_S: Final = 86_400
+"""The longest `Retry-After` that is honored."""
 _PLACE: Final = re.compile(
     r"https://[^\s/?#@]+|http://(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[0-9]{1,5})?"
 )
@@ -30,13 +32,15 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    retry_after: str | None = None
+    """The header, as it came."""
 
 
 class Fetch(Protocol):
-    """Sends a body to a path of the portal."""
+    """Sends a body to a path of the portal, or gets what is there where there is no body."""
 
-    def __call__(self, path: str, body: bytes) -> Answer:
-        """Send.
+    def __call__(self, path: str, body: bytes | None, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
+        """Send; of a longer answer than `max_bytes`, more than that is returned.
 
         Raises:
             Unreachable: nothing came back.
@@ -63,7 +67,7 @@ class HttpFetch:
                 f"not to {self.origin!r}"
             )
 
-    def __call__(self, path: str, body: bytes) -> Answer:
+    def __call__(self, path: str, body: bytes | None, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
         """Send.
 
         Raises:
@@ -77,20 +81,24 @@ class HttpFetch:
                 "this needs the package aiohttp: install smart-router-licenses[router]"
             ) from error
         try:
-            return asyncio.run(self._post(aiohttp, path, body))
+            return asyncio.run(self._send(aiohttp, path, body, max_bytes))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"{self.origin} does not answer: {reason}") from error
 
-    async def _post(self, aiohttp: Any, path: str, body: bytes) -> Answer:
+    async def _send(self, aiohttp: Any, path: str, body: bytes | None, max_bytes: int) -> Answer:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         connector = aiohttp.TCPConnector(ssl=self._tls())
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         async with (
             aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
-            session.post(
+            session.request(
+                "GET" if body is None else "POST",
                 self.origin + path,
                 data=body,
-                headers={"Content-Type": "application/json", "Accept": "application/json"},
+                headers=headers,
                 allow_redirects=False,
             ) as response,
         ):
@@ -98,9 +106,10 @@ class HttpFetch:
             # One read gives what has arrived, which need not be all.
             async for part in response.content.iter_any():
                 data += part
-                if len(data) > MAX_ANSWER_BYTES:
+                if len(data) > max_bytes:
                     break
-            return Answer(response.status, response.content_type, bytes(data))
+            waits = response.headers.get("Retry-After")
+            return Answer(response.status, response.content_type, bytes(data), waits)
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -109,14 +118,32 @@ class HttpFetch:
             raise RouterError(f"cannot use the CA file {self.ca_file}: {error}") from error
 
 
-def require_answer(answer: Answer, wanted: int) -> bytes:
+def require_answer(answer: Answer, wanted: int, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
     """Return the body of the wanted answer.
 
     Raises:
         Refused: the portal refused, by a problem document.
         Unreachable: anything else, which says nothing about the lease.
     """
-    if len(answer.body) > MAX_ANSWER_BYTES:
+    try:
+        return _require_answer(answer, wanted, max_bytes)
+    except (Refused, Unreachable) as error:
+        error.retry_after_s = parse_retry_after(answer.retry_after)
+        raise
+
+
+def parse_retry_after(text: str | None) -> int | None:
+    """Return how long to wait, 24 hours at most; None where the header does not say.
+
+    A date would be judged by a clock that may be wrong: only seconds are understood.
+    """
+    if text is None or not text.isascii() or not text.isdigit():
+        return None
+    return min(int(text[:9]), MAX_WAIT_S)
+
+
+def _require_answer(answer: Answer, wanted: int, max_bytes: int) -> bytes:
+    if len(answer.body) > max_bytes:
         raise Unreachable("the answer is too long to be the portal's")
     if answer.status == wanted and answer.content_type == "application/json":
         return answer.body
@@ -143,6 +170,8 @@ def require_done(answer: Answer) -> None:
 
 
 def _problem(body: bytes) -> Refused | None:
+    if len(body) > MAX_ANSWER_BYTES:
+        return None
     try:
         value = parse_json(body, max_bytes=MAX_ANSWER_BYTES)
         code, detail = str(value["code"]), str(value["detail"])

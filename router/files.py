@@ -22,6 +22,15 @@ def read_file(path: Path, what: str) -> bytes:
         raise RouterError(f"cannot read the {what} {path}: {error.strerror}", code="io") from error
 
 
+def read_at_most(path: Path, max_bytes: int) -> bytes | None:
+    """Return a file, one byte more than it may have at most; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError:
+        return None
+
+
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace a file in one step; after a crash it holds the old or the new content, whole.
 

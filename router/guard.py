@@ -10,25 +10,29 @@ Source: "What it decides, when" of the router's design.
 
 import asyncio
 import os
-import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES, MAX_KEYSET_BYTES
-from licensing.errors import LicensingError, MalformedEnvelope
-from licensing.verify import KeysetTrust, verify_keyset
-from router.config import Config
+from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
+from router.clock import WALL_TOLERANCE_S, Clock, anchor_at, present
+from router.config import Config, LicenseConfig
 from router.decision import Decision, Evidence, blocked, decide, state_invalid
+from router.errors import StateError
+from router.files import read_at_most
+from router.identity import load_identity
 from router.journal import Journal, JournalBlocked
+from router.keysets import Keysets
+from router.lease_store import BUNDLE_FILE, LICENSE_FILE, LeaseState, LeaseStore
 from router.state import State, StateFile, StateInvalid
 
 POLL_S: Final = 0.5
 """How often watched files are looked at."""
-LEASES_NOT_HELD: Final = (
-    "the license works by lease, and `router-license serve` does not hold leases: "
-    "install an offline license"
-)
+FLOOR_S: Final = 60
+"""How often the largest instant seen while serving is made durable."""
+
+WALL_OFF: Final = "the wall clock is more than 300 s off the time the portal vouched for: set it"
 
 Signature = tuple[int, int, int] | None
 
@@ -39,34 +43,48 @@ class Guard:
     def __init__(
         self,
         config: Config,
-        keyset_path: Path,
+        keyset: Path,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         log: Callable[[str], None],
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
         migrate: bool = False,
     ) -> None:
         self._policy = config.server.license
         self._seats = len(config.callers)
-        self._keyset_path = keyset_path
         self._clock = clock
+        self.leases = LeaseStore(lease_directory(self._policy))
+        """Where the lease is kept; offline there is none."""
+        self.lease_state: LeaseState | None = None
+        """What lay there at the last check."""
+        self._keysets = Keysets(keyset, self.leases.directory, log)
         self._log = log
         self._wait = wait
         self._migrate = migrate
         self._file = StateFile(self._policy.state_path)
         self._journal: Journal | None = None
-        self._trust: KeysetTrust | None = None
-        self._keyset_data: bytes | None = None
-        self._decision = blocked("license-invalid", "not-checked", clock())
+        self._decision = blocked("license-invalid", "not-checked", clock.wall())
         self._signatures: tuple[Signature, ...] = ()
         self._woken = False
         self._due_at = 0
+        self._seen_at = 0
+        self._floor_failed = False
         self._told: tuple[object, ...] = ()
 
     @property
     def decision(self) -> Decision:
         """What holds at this second."""
-        return self._decision.at(self._clock())
+        return self._decision.at(self.now())
+
+    def now(self) -> int:
+        """Return the Unix time: what the portal vouched for and went by since, else the wall's."""
+        state = self.state
+        return present(None if state is None else state.time.anchor, self._clock)
+
+    @property
+    def keysets(self) -> Keysets:
+        """The keyset in use."""
+        return self._keysets
 
     @property
     def journal(self) -> Journal | None:
@@ -95,9 +113,10 @@ class Guard:
         """
         self._woken = False
         self._signatures = await asyncio.to_thread(self._look)
-        now = self._clock()
+        opened = self._open_state()
+        now = self._seen_at = self.now()
         self._due_at = now + self._policy.recheck_interval_s
-        if not self._open_state(now):
+        if not opened:
             return self._publish(state_invalid(self._policy, now))
         assert self._journal is not None
         seen = await asyncio.to_thread(self._read, now)
@@ -114,6 +133,8 @@ class Guard:
             # It holds in this process; the journal spends nothing until it is durable.
             self._log(error.message)
         decision = found[-1]
+        if abs(self._clock.wall() - now) > WALL_TOLERANCE_S:
+            decision = replace(decision, warnings=(*decision.warnings, WALL_OFF))
         changes = [self._due_at, decision.ends_at, decision.recheck_at]
         self._due_at = min(at for at in changes if at is not None and at > now)
         return self._publish(decision)
@@ -122,16 +143,52 @@ class Guard:
         """Check whenever there is a reason to; ends by being cancelled."""
         while True:
             await self._wait(POLL_S)
+            now = self.now()
             if (
                 self._woken
-                or self._clock() >= self._due_at
+                or now >= self._due_at
+                # A clock that was set back makes every moment that was planned meaningless.
+                or now < self._seen_at
                 or await asyncio.to_thread(self._look) != self._signatures
             ):
                 await self.check()
+            else:
+                await self._pass_time(now)
+
+    async def _pass_time(self, now: int) -> None:
+        self._seen_at = now
+        state = self.state
+        if state is not None and now >= state.time.wall_floor + FLOOR_S:
+            await self._raise_floor(now)
+
+    async def _raise_floor(self, now: int) -> None:
+        """Make durable that the router served at this instant: time does not stand still."""
+        if self._journal is None or not self._decision.at(now).serving:
+            return
+        try:
+            await self._journal.update(lambda state: state.now_seen(now))
+        except JournalBlocked as error:
+            if not self._floor_failed:
+                self._log(error.message)
+            self._floor_failed = True
+        else:
+            self._floor_failed = False
+
+    async def vouched(self, now: int) -> None:
+        """Take an instant the portal vouched for just now: the clock goes on from it."""
+        if self._journal is None:
+            return
+        anchor = anchor_at(now, self._clock)
+        try:
+            await self._journal.update(lambda state: state.anchored(anchor))
+        except JournalBlocked as error:
+            self._log(error.message)
+        self.wake()
 
     async def close(self) -> None:
         """Fold the journal and let go of the state."""
         if self._journal is not None:
+            await self._raise_floor(self.now())
             await self._journal.close()
         self._file.close()
 
@@ -147,17 +204,15 @@ class Guard:
             self._log(", ".join(words))
             for warning in decision.warnings:
                 self._log(f"warning: {warning}")
-            if decision.facts.get("mode") == "lease" and not decision.serving:
-                self._log(LEASES_NOT_HELD)
         return decision
 
-    def _open_state(self, now: int) -> bool:
+    def _open_state(self) -> bool:
         """Say whether there is a state to trust; opens it where there was none yet."""
         if self._journal is not None:
             return True
         try:
-            self._file.open(migrate=self._migrate)
-            self._journal = Journal.open(self._file, now)
+            state = self._file.open(migrate=self._migrate)
+            self._journal = Journal.open(self._file, present(state.time.anchor, self._clock))
         except StateInvalid as error:
             self._file.close()
             self._log(error.message)
@@ -167,7 +222,8 @@ class Guard:
     # On a thread.
 
     def _watched(self) -> tuple[Path, ...]:
-        paths = [self._policy.path, self._keyset_path]
+        # A file that is renamed into the lease directory changes the directory.
+        paths = [self._policy.path, self._keysets.base, self.leases.directory]
         if self._policy.revocation.mode == "file" and self._policy.revocation.path is not None:
             paths.append(self._policy.revocation.path)
         return tuple(paths)
@@ -176,48 +232,51 @@ class Guard:
         return tuple(_signature(path) for path in self._watched())
 
     def _read(self, now: int) -> Evidence:
-        readable, error = self._read_keyset(now)
+        self._keysets.read(now)
         bundle = self._policy.revocation.path if self._policy.revocation.mode == "file" else None
-        return Evidence(
+        seen = Evidence(
             now=now,
-            license=_read_file(self._policy.path, MAX_BYTES),
-            trust=self._trust,
-            keyset_readable=readable,
-            keyset_error=error,
-            bundle=None if bundle is None else _read_file(bundle, MAX_BUNDLE_BYTES),
+            license=read_at_most(self._policy.path, MAX_BYTES),
+            trust=self._keysets.trust,
+            keyset_readable=self._keysets.readable,
+            keyset_error=self._keysets.error,
+            bundle=None if bundle is None else read_at_most(bundle, MAX_BUNDLE_BYTES),
+        )
+        if not self.leases.directory.is_dir():
+            self.lease_state = LeaseState(secret="")
+            return seen
+        return self._read_lease(seen)
+
+    def _read_lease(self, seen: Evidence) -> Evidence:
+        directory = self.leases.directory
+        seen = replace(
+            seen,
+            fetched_license=read_at_most(directory / LICENSE_FILE, MAX_BYTES),
+            fetched_bundle=read_at_most(directory / BUNDLE_FILE, MAX_BUNDLE_BYTES),
+        )
+        try:
+            state, identity = self.leases.load(), load_identity(directory)
+        except StateError as error:
+            self._log(f"the lease cannot be read: {error.message}")
+            self.lease_state = None
+            return replace(seen, lease_problem="lease-unreadable")
+        self.lease_state = state
+        problem = None
+        if state.released is not None:
+            problem = "lease-released"
+        elif state.lease is not None and identity is None:
+            problem = "instance-key-missing"
+        return replace(
+            seen,
+            lease=None if state.lease is None else state.lease.encode(),
+            instance_keyid=None if identity is None else identity.keyid,
+            lease_problem=problem,
         )
 
-    def _read_keyset(self, now: int) -> tuple[bool, LicensingError | None]:
-        """Take up the keyset file; what was held stays where the file cannot be read."""
-        data = _read_file(self._keyset_path, MAX_KEYSET_BYTES)
-        if data is None:
-            return False, None
-        if data != self._keyset_data or self._trust is None:
-            try:
-                verified = verify_keyset(data, now)
-            except MalformedEnvelope:
-                return False, None
-            except LicensingError as error:
-                self._log(f"the keyset {self._keyset_path}: {error.detail} [{error.code}]")
-                return True, error
-            self._trust, self._keyset_data = KeysetTrust(verified.document), data
-            if now >= verified.document.expires_at:
-                self._log("warning: the keyset has expired; fetch the current one")
-        return True, None
 
-
-def wake_on_hangup(guard: Guard, loop: asyncio.AbstractEventLoop) -> None:
-    """Check on SIGHUP."""
-    loop.add_signal_handler(signal.SIGHUP, guard.wake)
-
-
-def _read_file(path: Path, max_bytes: int) -> bytes | None:
-    """Return a file, one byte more than it may have at most; None where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(max_bytes + 1)
-    except OSError:
-        return None
+def lease_directory(policy: LicenseConfig) -> Path:
+    """Return where the lease is kept: beside the state, unless the configuration says."""
+    return policy.lease.state_dir or policy.state_path.parent / "lease"
 
 
 def _signature(path: Path) -> Signature:

@@ -4,9 +4,12 @@ Invariants: one file holds the lease and the pending request id, so that a lease
 its request settled in one rename. A pending id is durable before it is sent. One process at a
 time.
 
-    instance-key.pem   the instance's private key, 0600
-    lease-state.json   everything else, 0600
-    lock               held while a command works here
+    instance-key.pem         the instance's private key, 0600
+    lease-state.json         lease, pending request and how renewing goes, 0600
+    license.json             the license the portal gave last
+    revocation-bundle.json   the bundle the portal gave last
+    keyset-<version>.json    see `router/keysets.py`
+    lock                     held while a command or an attempt works here
 """
 
 import fcntl
@@ -17,22 +20,34 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from licensing.encoding import parse_json
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
+from router.clock import FRESH_S, Clock
 from router.errors import StateError
 from router.files import remove_drafts, write_atomically
 
 SCHEMA: Final = 1
 STATE_FILE: Final = "lease-state.json"
 LOCK_FILE: Final = "lock"
+LICENSE_FILE: Final = "license.json"
+BUNDLE_FILE: Final = "revocation-bundle.json"
 MAX_BYTES: Final = 256 * 1024
+BACKOFF_S: Final = (60, 3600)
+"""The least and the most that is waited after a failed attempt, unless the portal asks for more."""
+MAX_WAIT_S: Final = 86_400
 _ID_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class StoreInUse(StateError):
+    """Another process works in the lease directory at the moment."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,82 @@ class LeaseState:
     license_path: str | None = None
     keyset_path: str | None = None
     fingerprint: str | None = None
+    state_path: str | None = None
+    """Where the router beside it keeps its license state."""
+    asked_boot_id: str | None = None
+    """The kernel's, when the pending request was made."""
+    asked_boottime: int | None = None
+    """Seconds since boot when the pending request was made."""
+    failures: int = 0
+    """Attempts since the last fresh answer."""
+    next_try_at: int | None = None
+    """When the next attempt comes (Unix time), while attempts fail."""
+    trouble: str | None = None
+    """The code the last attempt failed with."""
+    trouble_detail: str | None = None
+    by_courier: bool = False
+    """Whether the lease came in a file."""
+
+    def is_fresh(self, clock: Clock) -> bool:
+        """Say whether an answer that comes now tells the time: it was asked for just before."""
+        return (
+            self.asked_boottime is not None
+            and self.asked_boot_id == clock.boot_id
+            and 0 <= clock.boottime() - self.asked_boottime <= FRESH_S
+        )
+
+    def due_at(self, now: int) -> int | None:
+        """Return when the router means to renew (Unix time); None when it gives its lease up.
+
+        A request that waits for its answer, or an answer that did not tell the time, is asked for
+        again after the backoff; what else failed only puts the moment off.
+        """
+        moment = self.renewal_moment()
+        if moment is None or self.next_try_at is None:
+            return moment
+        put_off = self.put_off_until(now) or now
+        asks_again = self.pending is not None or self.trouble is None
+        return put_off if asks_again else max(moment, put_off)
+
+    def put_off_until(self, now: int) -> int | None:
+        """Return before when nothing is tried; a moment no backoff could have set is none."""
+        if self.next_try_at is None or self.next_try_at > now + MAX_WAIT_S:
+            return None
+        return self.next_try_at
+
+    def failed(
+        self, code: str, detail: str, at: int, retry_after_s: int | None = None
+    ) -> "LeaseState":
+        """Return the state after an attempt failed: the next one comes later."""
+        failures = self.failures + 1
+        return replace(
+            self,
+            failures=failures,
+            next_try_at=at + backoff_s(failures, retry_after_s),
+            trouble=code,
+            trouble_detail=detail[:500],
+        )
+
+    def installed(self, envelope: Envelope, at: int, *, fresh: bool, courier: bool) -> "LeaseState":
+        """Return the state with a lease in place and its request settled.
+
+        Where the answer does not tell the time, the router asks again soon.
+        """
+        failures = 0 if fresh else self.failures + 1
+        return replace(
+            self,
+            lease=envelope.to_bytes().decode(),
+            pending=None,
+            asked_boot_id=None,
+            asked_boottime=None,
+            releasing=None,
+            released=None,
+            failures=failures,
+            next_try_at=None if fresh else at + backoff_s(failures),
+            trouble=None,
+            trouble_detail=None,
+            by_courier=courier,
+        )
 
     def envelope(self) -> Envelope | None:
         """Return the lease's envelope.
@@ -97,6 +188,19 @@ class LeaseState:
         return earliest + int.from_bytes(digest[:8], "big") % (latest - earliest + 1)
 
 
+def backoff_s(failures: int, retry_after_s: int | None = None) -> int:
+    """Return how long to wait after so many failures, in seconds: exponential, with full jitter.
+
+    The portal's `Retry-After` is a lower bound, itself held between 60 s and 24 h.
+    """
+    least, most = BACKOFF_S
+    ceiling = min(most, least << min(failures, 10))
+    waits = least + secrets.randbelow(ceiling - least + 1)
+    if retry_after_s is None:
+        return waits
+    return max(waits, min(max(retry_after_s, least), MAX_WAIT_S))
+
+
 class LeaseStore:
     """One lease directory, locked for this process."""
 
@@ -122,7 +226,7 @@ class LeaseStore:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
-            raise StateError(
+            raise StoreInUse(
                 f"another process works in {self.directory}; stop it or wait"
             ) from error
         try:
@@ -151,11 +255,11 @@ class LeaseStore:
         if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
             raise StateError(f"{path} is not a lease state of version {SCHEMA}")
         try:
-            if not all(isinstance(each, str) for each in value.values()):
-                raise TypeError("every field is text")
-            state = LeaseState(**value)
+            if not value.keys() <= {each.name for each in fields(LeaseState)}:
+                raise ValueError("a field is not known")
+            state = msgspec.convert(value, LeaseState)
             bytes.fromhex(state.secret)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise StateError(f"{path} is damaged; enroll anew") from error
         return state
 
@@ -165,7 +269,7 @@ class LeaseStore:
         Raises:
             StateError: it cannot be written; the old state stands.
         """
-        known = {name: value for name, value in asdict(state).items() if value is not None}
+        known = {name: value for name, value in asdict(state).items() if value}
         text = json.dumps({"schema": SCHEMA, **known}, indent=1, sort_keys=True)
         try:
             write_atomically(self.directory / STATE_FILE, text.encode())
@@ -174,7 +278,7 @@ class LeaseStore:
                 f"cannot write in {self.directory}: {error.strerror}; the old state stands"
             ) from error
 
-    def with_pending(self, state: LeaseState) -> LeaseState:
+    def with_pending(self, state: LeaseState, clock: Clock) -> LeaseState:
         """Return the state with a durable request id: the pending one, or a new one.
 
         Raises:
@@ -182,7 +286,12 @@ class LeaseStore:
         """
         if state.pending is not None:
             return state
-        state = replace(state, pending=new_request_id())
+        state = replace(
+            state,
+            pending=new_request_id(),
+            asked_boot_id=clock.boot_id,
+            asked_boottime=clock.boottime(),
+        )
         self.save(state)
         return state
 
@@ -201,7 +310,12 @@ def describe(state: LeaseState, at: int) -> dict[str, Any]:
     """Return what an operator wants to know of a lease directory; nothing secret."""
     lease = state.held()
     if lease is None:
-        return {"status": "not-enrolled", "instance_id": state.instance_id}
+        return {
+            "status": "not-enrolled",
+            "instance_id": state.instance_id,
+            "trouble": state.trouble,
+            "trouble_detail": state.trouble_detail,
+        }
     released = state.released == lease.lease_id
     status: str
     if released:
@@ -225,9 +339,13 @@ def describe(state: LeaseState, at: int) -> dict[str, Any]:
         "seq": lease.seq,
         "expires_at": lease.expires_at,
         "grace_until_at": lease.grace_until_at,
-        "renews_at": state.renewal_moment(),
+        "renews_at": state.due_at(at),
         "reason": lease.reason,
         "clone_warning": bool(lease.clone_warning),
         "request_pending": state.pending is not None,
         "release_pending": state.releasing is not None,
+        "failed_attempts": state.failures if state.trouble else 0,
+        "trouble": state.trouble,
+        "trouble_detail": state.trouble_detail,
+        "by_courier": state.by_courier,
     }

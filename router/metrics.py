@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Final
 
 from router.decision import Decision
+from router.lease_store import LeaseState
 from router.usage import Outcome
 
 PREFIX: Final = "smart_llmrouter_"
@@ -25,7 +26,14 @@ class Metrics:
         if outcome == "license-denied" and code is not None:
             self._denials[code] += 1
 
-    def render(self, decision: Decision, usage: dict[str, int], running: int, now: int) -> str:
+    def render(
+        self,
+        decision: Decision,
+        usage: dict[str, int],
+        running: int,
+        now: int,
+        lease: LeaseState | None = None,
+    ) -> str:
         """Write everything. `usage` holds tokens by name."""
         page = _Page()
         page.add("license_status", "gauge", "1 for the status that holds.")
@@ -48,6 +56,12 @@ class Metrics:
             page.add("license_lease_seconds_left", "gauge", "Until the lease and its grace end.")
             left = max(0, decision.lease.grace_until_at - now)
             page.value("license_lease_seconds_left", left)
+        if decision.facts.get("mode") == "lease" and lease is not None:
+            page.add("license_lease_failed_attempts", "gauge", "Renewals that failed in a row.")
+            page.value("license_lease_failed_attempts", lease.failures if lease.trouble else 0)
+            if (due_at := lease.due_at(now)) is not None:
+                page.add("license_lease_renewal_seconds", "gauge", "Until the next renewal.")
+                page.value("license_lease_renewal_seconds", due_at - now)
         known = {name: str(decision.facts[name]) for name in _INFO if name in decision.facts}
         if known:
             page.add("license_info", "gauge", "Safe facts of the license.")

@@ -9,30 +9,28 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from router.clock import unix_now
+from router.clock import Clock, SystemClock
 from router.config import Config, load_config
 from router.errors import OK, RouterError, UsageError
-from router.guard import LEASES_NOT_HELD, Guard, wake_on_hangup
+from router.guard import POLL_S, Guard
 from router.legacy import migration_allowed
 from router.report import say
 from router.surfaces import Surfaces
 
+if TYPE_CHECKING:
+    from router.renewal import Renewal
+
+CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
 RELEASE_KEYSET: Final = Path(__file__).parent / "trust" / "keyset.json"
 FINISH_S: Final = 30.0
 """How long running requests may take to finish at the end."""
-
-
-class LeaseModeRefused(RouterError):
-    """The license asks for leases."""
-
-    code = "license-lease-required"
 
 
 def is_release() -> bool:
@@ -51,12 +49,18 @@ def serve(config_path: Path, keyset: str | None) -> int:
     if not keyset:
         raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
     migrate = migration_allowed(os.environ)
-    asyncio.run(run(config, Path(keyset), clock=unix_now, migrate=migrate))
+    code = os.environ.pop(CODE_VARIABLE, "").strip() or None
+    asyncio.run(run(config, Path(keyset), clock=SystemClock(), migrate=migrate, code=code))
     return OK
 
 
 async def run(
-    config: Config, keyset: Path, *, clock: Callable[[], int], migrate: bool = False
+    config: Config,
+    keyset: Path,
+    *,
+    clock: Clock,
+    migrate: bool = False,
+    code: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -67,10 +71,8 @@ async def run(
     stopped = asyncio.Event()
     guard = Guard(config, keyset, clock=clock, log=say, migrate=migrate)
     try:
-        decision = await guard.check()
-        if decision.facts.get("mode") == "lease" and not decision.serving:
-            raise LeaseModeRefused(LEASES_NOT_HELD)
-        surfaces = Surfaces(config, guard, clock=clock, write_row=_write_row, log=say)
+        await guard.check()
+        surfaces = Surfaces(config, guard, write_row=_write_row, log=say)
         runner = web.AppRunner(
             surfaces.application(), access_log=None, shutdown_timeout=FINISH_S, handle_signals=False
         )
@@ -79,8 +81,9 @@ async def run(
             await _listen(runner, config)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopped.set)
-            wake_on_hangup(guard, loop)
-            await _until(stopped, guard)
+            leasing = Leasing(config, guard, keyset, clock=clock, code=code)
+            loop.add_signal_handler(signal.SIGHUP, leasing.wake)
+            await _until(stopped, guard.run(), leasing.run())
         finally:
             await runner.cleanup()
     finally:
@@ -102,18 +105,59 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
         say(f"listening on http://{shown}:{number}")
 
 
-async def _until(stopped: asyncio.Event, guard: Guard) -> None:
-    """Wait for the end; a guard that fails is the end."""
-    watching = asyncio.create_task(guard.run())
-    waiting = asyncio.create_task(stopped.wait())
+class Leasing:
+    """Begins to renew when the license works by lease; before that, nothing of it is loaded.
+
+    Offline nothing here can reach a network: what could is not even imported.
+    """
+
+    def __init__(
+        self, config: Config, guard: Guard, keyset: Path, *, clock: Clock, code: str | None
+    ) -> None:
+        self._config = config
+        self._guard = guard
+        self._keyset = keyset
+        self._clock = clock
+        self._code = code
+        self._renewal: Renewal | None = None
+
+    def wake(self) -> None:
+        """Check and, with leases, renew at once."""
+        self._guard.wake()
+        if self._renewal is not None:
+            self._renewal.wake()
+
+    async def run(self) -> None:
+        """Wait for a license that works by lease, then renew; ends by being cancelled."""
+        while self._guard.decision.facts.get("mode") != "lease":
+            await asyncio.sleep(POLL_S)
+        from router.fetch import HttpFetch
+        from router.renewal import Renewal
+
+        lease = self._config.server.license.lease
+        self._renewal = Renewal(
+            self._config.server.license,
+            self._guard,
+            clock=self._clock,
+            log=say,
+            connect=lambda origin: HttpFetch(lease.url or origin, lease.ca_file),
+            code=self._code,
+            keyset=self._keyset,
+        )
+        await self._renewal.run()
+
+
+async def _until(stopped: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end; work that fails is the end."""
+    tasks = [asyncio.create_task(work) for work in (stopped.wait(), *works)]
     try:
-        done, _ = await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if watching in done:
-            watching.result()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for task in (watching, waiting):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(watching, waiting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _write_row(row: str) -> None:

@@ -29,6 +29,7 @@ from licensing.names import ROUTER_CODES
 from router.config import AdminConfig, Caller, Config
 from router.decision import Decision
 from router.guard import Guard
+from router.lease_store import describe
 from router.limits import (
     Admission,
     BadRequest,
@@ -168,20 +169,19 @@ class Surfaces:
         config: Config,
         guard: Guard,
         *,
-        clock: Callable[[], int],
         write_row: Callable[[str], None],
         log: Callable[[str], None],
     ) -> None:
         self._config = config
         self._guard = guard
-        self._clock = clock
+        self._clock = guard.now
         self._write_row = write_row
         self._log = log
         self._callers = Callers(config.callers)
         self._models = {model.id: model for model in config.models}
         self._passwords = Passwords(config.admin)
         self._metrics = Metrics()
-        self._admission = Admission(lambda: guard.journal, clock)
+        self._admission = Admission(lambda: guard.journal, guard.now)
         self._session: aiohttp.ClientSession | None = None
 
     def application(self) -> web.Application:
@@ -505,19 +505,7 @@ class Surfaces:
             facts["grace"] = _readable(
                 {"began_at": grace.began_at, "ends_at": grace.ends_at, "reason": grace.reason}
             )
-        if decision.lease is not None:
-            lease = decision.lease
-            facts["lease"] = _readable(
-                {
-                    "lease_id": lease.lease_id,
-                    "status": lease.status,
-                    "reason": lease.reason,
-                    "expires_at": lease.expires_at,
-                    "grace_until_at": lease.grace_until_at,
-                    "in_grace": lease.expires_at <= now < lease.grace_until_at,
-                    "clone_warning": lease.clone_warning,
-                }
-            )
+        facts["lease"] = self._lease(decision, now)
         journal = self._guard.journal
         if journal is not None and journal.blocked is not None:
             facts["warnings"].append("the license state cannot be written: nothing can be spent")
@@ -541,8 +529,17 @@ class Surfaces:
         decision = self._guard.decision
         now = self._clock()
         usage = self._usage(decision, now) or {}
-        page = self._metrics.render(decision, usage, self._admission.running, now)
+        page = self._metrics.render(
+            decision, usage, self._admission.running, now, self._guard.lease_state
+        )
         return web.Response(body=page.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _lease(self, decision: Decision, now: int) -> dict[str, Any] | None:
+        """Return how the lease and its renewal stand; None offline."""
+        state = self._guard.lease_state
+        if decision.facts.get("mode") != "lease":
+            return None
+        return _readable({"status": "unreadable"} if state is None else describe(state, now))
 
     def _usage(self, decision: Decision, now: int) -> dict[str, int] | None:
         """Return what is used of budget and window, in tokens."""

@@ -22,6 +22,35 @@ from tests.router.network import Network
 COMMAND = Actor("command")
 
 
+@dataclass
+class Ticks:
+    """A machine's clocks, moved by hand."""
+
+    time: int = 0
+    """The wall clock (Unix time)."""
+    seconds: int = 1000
+    """Since boot."""
+    boot_id: str = "b" * 32
+
+    def wall(self) -> int:
+        """Return the wall clock."""
+        return self.time
+
+    def boottime(self) -> int:
+        """Return the seconds since boot."""
+        return self.seconds
+
+    def pass_by(self, seconds: int) -> None:
+        """Let time go by, asleep or awake."""
+        self.time += seconds
+        self.seconds += seconds
+
+    def reboot(self) -> None:
+        """Start the kernel again."""
+        self.seconds = 10
+        self.boot_id = "".join(chr(ord("a") + (ord(each) - 96) % 6) for each in self.boot_id)
+
+
 @dataclass(frozen=True)
 class Site:
     """One router's lease directory, and the portal far away."""

@@ -32,7 +32,7 @@ from tests.fakes import START, FakeClock, MemorySigner
 from tests.router.certificates import make_certificate
 from tests.router.network import Fault, in_pieces, instead, lost_answer, lost_request, serve
 from tests.router.papers import identifier
-from tests.router.site import COMMAND, Site, request_id_of
+from tests.router.site import COMMAND, Site, Ticks, request_id_of
 
 BIN = Path(sys.executable).parent
 PROBLEM = "application/problem+json"
@@ -270,7 +270,6 @@ NOT_INSTALLED: dict[str, tuple[dict[str, Any], str]] = {
     "not above the one at hand": ({"seq": 2}, "lease-rejected"),
     "below the one at hand": ({"seq": 1, "prev_sha256": "0" * 64}, "lease-rejected"),
     "not a continuation": ({"prev_sha256": "a" * 64}, "lease-rejected"),
-    "of the future": ({"issued_at": int(START.timestamp()) + 301}, "not-yet-valid"),
     "for another product": ({"product": "other"}, "wrong-product"),
     "signed by another role": ({"role": "license"}, "untrusted-key"),
 }
@@ -289,6 +288,36 @@ def test_a_lease_that_does_not_fit_is_not_installed(site: Site, name: str) -> No
     assert site.state.lease == before
     lease = site.renew()
     assert (lease.seq, lease.clone_warning) == (3, None)
+    assert site.portal_holds() == ([1, 2, 3], 0)
+
+
+def test_a_lease_of_the_future_counts_only_as_a_fresh_answer(site: Site) -> None:
+    """What was asked for just now tells the time; what may have lain somewhere does not."""
+    ticks = Ticks()
+    grounds = replace(site.grounds(), clock=ticks)
+    site.enroll()
+    future = int(START.timestamp()) + 301
+
+    def renewed() -> Lease:
+        with site.store.locked() as store:
+            return renew(store, grounds, HttpFetch(site.network.url))
+
+    site.network.faults.append(lost_request)
+    with pytest.raises(Unreachable):
+        renewed()
+    ticks.seconds += 61
+    before = site.state
+    site.network.faults.append(altered(site, issued_at=future))
+    with pytest.raises(LicensingError) as raised:
+        renewed()
+    assert raised.value.code == "not-yet-valid"
+    assert site.state == before
+    assert renewed().seq == 2
+    assert site.state.failures == 1, "the answer was too late to tell the time: ask again"
+    assert site.state.pending is None
+    site.network.faults.append(altered(site, issued_at=future))
+    assert renewed().issued_at == future
+    assert site.state.failures == 0
     assert site.portal_holds() == ([1, 2, 3], 0)
 
 

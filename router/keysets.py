@@ -1,0 +1,134 @@
+"""Which keys the router trusts: the keyset it was given, and what the portal gave after it.
+
+The base is the keyset a release carries, or the file a source checkout is told to trust. Higher
+versions come from the portal and are kept in the lease directory, one file for each version:
+
+    keyset-<version>.json
+
+Invariants: each version counts because the one before trusts it: signed by the held *and* by its
+own thresholds of roots, again at each start. A file that does not is passed over, with a warning.
+An expired keyset stops no service. The base that cannot be read now stands as it was read last.
+
+Source: "Payloads", keyset.v1, of the signed documents.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from licensing.envelope import MAX_KEYSET_BYTES
+from licensing.errors import LicensingError, MalformedEnvelope
+from licensing.keys import Keyset
+from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
+from router.files import read_at_most, write_atomically
+
+_NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
+MAX_STEPS: Final = 64
+"""How many versions one update may step through."""
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class Keysets:
+    """The trusted keyset as it stands, read again when files change."""
+
+    base: Path
+    directory: Path
+    """Where later versions are kept; need not exist."""
+    log: Log
+    readable: bool = field(default=False, init=False)
+    """Whether the base could be read the last time."""
+    error: LicensingError | None = field(default=None, init=False)
+    """Why the base, which can be read, does not verify."""
+    held: Verified[Keyset] | None = field(default=None, init=False)
+    """The highest version that counts; None: none ever did in this process."""
+    _seen: tuple[bytes, ...] = field(default=(), init=False)
+
+    @property
+    def trust(self) -> KeysetTrust | None:
+        """What documents are verified with."""
+        return None if self.held is None else KeysetTrust(self.held.document)
+
+    def read(self, now: int) -> None:
+        """Take up what lies there."""
+        data = read_at_most(self.base, MAX_KEYSET_BYTES)
+        if data is None:
+            self.readable, self.error = False, None
+            return
+        later = list(self._later())
+        seen = (data, *(each for _, each in later))
+        if seen == self._seen and self.readable:
+            return
+        try:
+            held = verify_keyset(data, now)
+        except MalformedEnvelope:
+            # Half written, or no keyset at all: as if it could not be read.
+            self.readable, self.error = False, None
+            return
+        except LicensingError as error:
+            self.log(f"the keyset {self.base}: {error.detail} [{error.code}]")
+            self.readable, self.error, self._seen = True, error, seen
+            return
+        for version, each in later:
+            if version <= held.document.version:
+                continue
+            try:
+                held = verify_keyset_update(each, held, now, require_current=False)
+            except LicensingError as error:
+                self.log(f"warning: {keyset_file(version)} is passed over: {error.detail}")
+        if now >= held.document.expires_at:
+            self.log("warning: the keyset has expired; fetch the current one")
+        self.readable, self.error, self.held, self._seen = True, None, held, seen
+
+    def _later(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the kept versions, ascending."""
+        try:
+            names = [each.name for each in self.directory.iterdir()]
+        except OSError:
+            return
+        versions = sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+        for version in versions:
+            data = read_at_most(self.directory / keyset_file(version), MAX_KEYSET_BYTES)
+            if data is not None:
+                yield version, data
+
+
+def keyset_file(version: int) -> str:
+    """Return the name a version is kept under."""
+    return f"keyset-{version}.json"
+
+
+def take_update(
+    directory: Path,
+    data: bytes,
+    held: Verified[Keyset],
+    at: int,
+    fetch_version: Callable[[int], bytes],
+) -> Verified[Keyset] | None:
+    """Verify a keyset the portal offers and keep it; None where the held one is as high.
+
+    `fetch_version` gives the versions between, which are asked for only where the roots changed.
+
+    Raises:
+        LicensingError: it is not to be trusted; the held one stands.
+        OSError: it cannot be kept.
+    """
+    offered = verify_keyset(data, at).document.version
+    if offered <= held.document.version:
+        return None
+    steps: list[bytes] = []
+    try:
+        taken = verify_keyset_update(data, held, at)
+    except LicensingError:
+        between = range(held.document.version + 1, offered)
+        if not between or len(between) > MAX_STEPS:
+            raise
+        steps = [fetch_version(version) for version in between]
+        taken = verify_keyset_update(data, held, at, steps=steps)
+    for number, step in enumerate(steps, held.document.version + 1):
+        write_atomically(directory / keyset_file(number), step)
+    write_atomically(directory / keyset_file(offered), data)
+    return taken

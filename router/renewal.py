@@ -1,0 +1,352 @@
+"""Keeps the lease, the license, the bundle and the keyset current while the router serves.
+
+Only a lease mode router runs this, and only this and the commands reach the portal. What comes in
+is put into the lease directory; the guard sees it there and judges it like any other file.
+
+Invariants: nothing here ends service or begins it. One attempt at a time, holding the lease
+directory, so that commands can work between attempts. Failures and the next attempt's moment are
+durable: a router that restarts again and again does not ask more often.
+
+Source: "The router" and "Times" of the lease protocol.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from licensing.enrollment import Usage
+from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES, MAX_KEYSET_BYTES
+from licensing.errors import LicensingError
+from licensing.lease import Lease
+from licensing.license import License
+from licensing.verify import Verified, examine_license, verify_bundle
+from router.agent import Grounds, enroll, fetch_license, renew
+from router.clock import Clock
+from router.config import LicenseConfig
+from router.decision import Decision
+from router.errors import Refused, RouterError, Unreachable
+from router.fetch import Fetch, require_answer
+from router.files import read_at_most, write_atomically
+from router.guard import Guard
+from router.keysets import take_update
+from router.lease_store import (
+    BACKOFF_S,
+    BUNDLE_FILE,
+    LICENSE_FILE,
+    LeaseState,
+    LeaseStore,
+    StoreInUse,
+)
+from router.state import State
+
+POLL_S: Final = 1.0
+"""How often it is looked whether something is due."""
+ASK_S: Final = (900, 86_400)
+"""The bounds of the interval at which the current license is asked for."""
+KEY_CODES: Final = ("untrusted-key", "keyset-too-old")
+"""What a newer keyset may mend."""
+
+
+@dataclass
+class Outcome:
+    """What one attempt brought, also where it failed in the end."""
+
+    lease: Lease | None = None
+    """The new lease; None where none was due, or none came."""
+    fresh: bool = False
+    """Whether the lease tells the time."""
+
+
+class Renewal:
+    """Enrolls where it may, and renews when it is time."""
+
+    def __init__(
+        self,
+        policy: LicenseConfig,
+        guard: Guard,
+        *,
+        clock: Clock,
+        log: Callable[[str], None],
+        connect: Callable[[str], Fetch],
+        code: str | None = None,
+        keyset: Path | None = None,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Take what it works with.
+
+        `connect` gives the way to the portal whose origin the license names; `code` enrolls a
+        router that is not enrolled yet; `keyset` is remembered for the commands.
+        """
+        self._policy = policy
+        self._guard = guard
+        self._store = guard.leases
+        self._clock = clock
+        self._log = log
+        self._connect = connect
+        self._code = code
+        self._keyset = keyset
+        self._wait = wait
+        self._asked = False
+        self._told: str | None = None
+        self._license: Verified[License] | None = None
+        self._ask_at: int | None = None
+        self._rests_until = 0
+        interval = policy.recheck_interval_s
+        self._ask_every_s = min(max(interval, ASK_S[0]), ASK_S[1])
+
+    def wake(self) -> None:
+        """Ask at the next look, due or not."""
+        self._asked = True
+
+    async def run(self) -> None:
+        """Renew whenever it is due; ends by being cancelled."""
+        while True:
+            await self.look()
+            await self._wait(POLL_S)
+
+    async def look(self) -> None:
+        """Do what is due now: one attempt at most."""
+        decision, trust = self._guard.decision, self._guard.keysets.trust
+        license_ = self._known_license(decision)
+        if license_ is None or license_.document.mode != "lease" or trust is None:
+            return
+        now = self._guard.now()
+        asked, self._asked = self._asked, False
+        grounds = Grounds(
+            license_,
+            trust,
+            now,
+            bundle_version=decision.bundle_version,
+            usage=usage_of(self._guard.state, decision, license_.document),
+            clock=self._clock,
+        )
+        outcome = await asyncio.to_thread(self._attempt, grounds, decision.cause, asked)
+        if outcome.lease is not None and outcome.fresh:
+            await self._guard.vouched(outcome.lease.issued_at)
+
+    def _known_license(self, decision: Decision) -> Verified[License] | None:
+        """Return the license requests are made for: the last genuine one, in use or not."""
+        if decision.license is not None:
+            self._license = decision.license
+        state, trust = self._guard.state, self._guard.keysets.trust
+        if self._license is None and trust is not None and state is not None and state.last_valid:
+            self._license = examine_license(
+                state.last_valid.data, trust, self._guard.now()
+            ).verified
+        return self._license
+
+    # On a thread.
+
+    def _attempt(self, grounds: Grounds, cause: str | None, asked: bool) -> Outcome:
+        """Do what is due, holding the lease directory; what goes wrong is kept and told."""
+        outcome = Outcome()
+        try:
+            state = self._store.load()
+            if not asked and not self._is_due(state, grounds, cause):
+                return outcome
+            with self._store.locked(create=True) as store:
+                try:
+                    self._work(store, grounds, cause, asked, outcome)
+                except (RouterError, LicensingError, OSError) as error:
+                    self._failed(store, error, grounds.at)
+        except StoreInUse:
+            self._asked = asked
+        except (RouterError, OSError) as error:
+            self._tell(f"the lease directory cannot be used: {error}")
+        return outcome
+
+    def _is_due(self, state: LeaseState, grounds: Grounds, cause: str | None) -> bool:
+        now = grounds.at
+        if state.releasing is not None or state.released is not None:
+            return False
+        if now < (state.put_off_until(now) or 0) or self._clock.boottime() < self._rests_until:
+            return False
+        if state.lease is None:
+            if self._code is None:
+                self._tell(
+                    "the license works by lease and this router is not enrolled: run "
+                    f"router-license enroll --state-dir {self._store.directory}"
+                )
+            return self._code is not None
+        return self._renewal_due(state, grounds) or self._license_due(now) or cause in KEY_CODES
+
+    def _renewal_due(self, state: LeaseState, grounds: Grounds) -> bool:
+        due, held = state.due_at(grounds.at), state.held()
+        if due is None or held is None:
+            return False
+        return grounds.at >= due or held.license_sha256 != grounds.license.payload_sha256
+
+    def _license_due(self, now: int) -> bool:
+        """Say whether to ask for the current license; a clock that jumped back asks too."""
+        ask_at = self._ask_at
+        return ask_at is None or not ask_at - self._ask_every_s <= now < ask_at
+
+    def _work(
+        self,
+        store: LeaseStore,
+        grounds: Grounds,
+        cause: str | None,
+        asked: bool,
+        outcome: Outcome,
+    ) -> None:
+        state = store.load()
+        fetch = self._connect(grounds.origin)
+        if state.releasing is not None or state.released is not None:
+            return
+        if state.lease is None:
+            if self._code is None:
+                return
+            outcome.lease = self._enroll(store, grounds, self._code, fetch)
+        else:
+            if cause in KEY_CODES:
+                grounds = self._fetch_keyset(grounds, fetch)
+            if asked or self._renewal_due(state, grounds):
+                outcome.lease, grounds = self._renew(store, grounds, fetch)
+        state = store.load()
+        if outcome.lease is not None:
+            outcome.fresh = state.failures == 0
+            self._note_place(store, state)
+        held = state.held()
+        assert held is not None
+        if held.keyset_version > (grounds.trust.version or 0):
+            grounds = self._fetch_keyset(grounds, fetch)
+        if held.bundle_version > grounds.bundle_version:
+            self._fetch_bundle(grounds, fetch)
+        if outcome.lease is not None or self._license_due(grounds.at):
+            self._fetch_license(store, grounds, fetch)
+            self._ask_at = grounds.at + self._ask_every_s
+        state = store.load()
+        if state.trouble is not None:
+            # What failed before was no renewal, and it went well now.
+            store.save(
+                replace(state, failures=0, next_try_at=None, trouble=None, trouble_detail=None)
+            )
+        self._recovered()
+
+    def _enroll(self, store: LeaseStore, grounds: Grounds, code: str, fetch: Fetch) -> Lease:
+        lease = enroll(
+            store,
+            grounds,
+            code,
+            fetch,
+            fingerprint=self._policy.instance_fingerprint or None,
+            license_path=self._policy.path,
+            keyset_path=self._keyset,
+        )
+        self._log(f"enrolled as {lease.instance_id}")
+        return lease
+
+    def _renew(self, store: LeaseStore, grounds: Grounds, fetch: Fetch) -> tuple[Lease, Grounds]:
+        """Renew; a key that is not known is looked for in a newer keyset, once."""
+        try:
+            lease = renew(store, grounds, fetch)
+        except LicensingError as error:
+            if error.code not in KEY_CODES:
+                raise
+            grounds = self._fetch_keyset(grounds, fetch)
+            lease = renew(store, grounds, fetch)
+        if lease.status != "active":
+            self._log(f"the portal says: {lease.status} ({lease.reason or 'no reason given'})")
+        return lease, grounds
+
+    def _note_place(self, store: LeaseStore, state: LeaseState) -> None:
+        """Remember where the state is, for commands that report usage."""
+        place = str(self._policy.state_path.absolute())
+        if state.state_path != place:
+            store.save(replace(state, state_path=place))
+
+    def _fetch_keyset(self, grounds: Grounds, fetch: Fetch) -> Grounds:
+        """Take up the portal's keyset where it is newer and may be trusted."""
+        held = self._guard.keysets.held
+        if held is None:
+            return grounds
+
+        def version(number: int) -> bytes:
+            return _get(fetch, f"/v1/keysets/{number}.json", MAX_KEYSET_BYTES)
+
+        data = _get(fetch, "/v1/keyset.json", MAX_KEYSET_BYTES)
+        if take_update(self._store.directory, data, held, grounds.at, version) is None:
+            return grounds
+        self._guard.keysets.read(grounds.at)
+        trust = self._guard.keysets.trust
+        if trust is None:
+            return grounds
+        self._log(f"the keyset has version {trust.version} now")
+        return replace(grounds, trust=trust)
+
+    def _fetch_bundle(self, grounds: Grounds, fetch: Fetch) -> None:
+        data = _get(fetch, "/v1/revocations/bundle.json", MAX_BUNDLE_BYTES)
+        verified = verify_bundle(data, grounds.trust, grounds.at, require_current=False)
+        if verified.document.version > grounds.bundle_version:
+            write_atomically(self._store.directory / BUNDLE_FILE, data)
+
+    def _fetch_license(self, store: LeaseStore, grounds: Grounds, fetch: Fetch) -> None:
+        """Keep the deployment's current license where it is not below the one at hand."""
+        data = fetch_license(store, grounds, fetch)
+        path = store.directory / LICENSE_FILE
+        if data != read_at_most(path, MAX_BYTES) and newer_license(data, grounds):
+            write_atomically(path, data)
+
+    def _failed(self, store: LeaseStore, error: Exception, at: int) -> None:
+        code, detail = describe_failure(error)
+        waits = error.retry_after_s if isinstance(error, Refused | Unreachable) else None
+        try:
+            store.save(store.load().failed(code, detail, at, waits))
+        except RouterError as unkept:
+            # The disk is full, or the directory is damaged.
+            self._rests_until = self._clock.boottime() + BACKOFF_S[0]
+            code, detail = describe_failure(unkept)
+        self._tell(f"the lease was not renewed: {detail} [{code}]", code)
+
+    def _tell(self, message: str, subject: str | None = None) -> None:
+        """Log once what goes on being so."""
+        if self._told != (subject or message):
+            self._told = subject or message
+            self._log(f"warning: {message}")
+
+    def _recovered(self) -> None:
+        if self._told is not None:
+            self._told = None
+            self._log("the portal answers, and the lease is renewed as planned")
+
+
+def _get(fetch: Fetch, path: str, max_bytes: int) -> bytes:
+    return require_answer(fetch(path, None, max_bytes), 200, max_bytes)
+
+
+def newer_license(data: bytes, grounds: Grounds) -> bool:
+    """Say whether a license the portal gave may be kept: genuine, ours, and no older one.
+
+    Raises:
+        LicensingError: it is not genuine.
+    """
+    report = examine_license(data, grounds.trust, grounds.at)
+    if report.verified is None:
+        assert report.error is not None
+        raise report.error
+    ours, theirs = grounds.license.document, report.verified.document
+    return ours.deployment_id == theirs.deployment_id and theirs.revision >= ours.revision
+
+
+def describe_failure(error: Exception) -> tuple[str, str]:
+    """Return the code of what went wrong, and its words."""
+    if isinstance(error, LicensingError):
+        return error.code, error.detail
+    if isinstance(error, Refused):
+        return error.code, f"{error.message} {error.next_action}"
+    if isinstance(error, RouterError):
+        return error.code, error.message
+    return "io", str(error)
+
+
+def usage_of(state: State | None, decision: Decision | None, license_: License) -> Usage | None:
+    """Return what this instance used of the budget that counts, in tokens."""
+    budget = license_.budget
+    if decision is not None and decision.terms is not None and decision.terms.budget is not None:
+        budget = decision.terms.budget
+    tally = None if state is None or budget is None else state.budgets.tallies.get(budget.budget_id)
+    if budget is None or tally is None:
+        return None
+    return Usage(budget_id=budget.budget_id, tokens_total=tally.used, requests_total=tally.requests)
