@@ -78,11 +78,11 @@ async def run(
         )
         await runner.setup()
         try:
-            await _listen(runner, config)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stopped.set)
             leasing = Leasing(config, guard, keyset, clock=clock, code=code)
             loop.add_signal_handler(signal.SIGHUP, leasing.wake)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stopped.set)
+            await _listen(runner, config)
             await _until(stopped, guard.run(), leasing.run())
         finally:
             await runner.cleanup()

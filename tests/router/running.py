@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -35,13 +36,13 @@ HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 PROMPT = "prompt-canary-4b2e"
 ANSWER = "answer-canary-8c6d"
 
-# Ends the process at once when anything but the upstream is looked up or connected to.
+# Ends the process at once when anything but the ports it may reach is looked up or connected to.
 _GUARDED = """
 import os, sys
-port = int(sys.argv.pop(1))
+ports = [int(each) for each in sys.argv.pop(1).split(",")]
 def watch(event, arguments):
     if event == "socket.connect":
-        wrong = arguments[1][:2] != ("127.0.0.1", port)
+        wrong = arguments[1][0] != "127.0.0.1" or arguments[1][1] not in ports
     elif event == "socket.getaddrinfo":
         wrong = arguments[0] not in ("127.0.0.1", "::1", b"127.0.0.1")
     else:
@@ -203,6 +204,9 @@ class House:
     """Of `server.license`."""
     callers: list[dict[str, Any]] = field(default_factory=list)
     features: tuple[str, ...] = ("routing",)
+    reachable: tuple[int, ...] = ()
+    """Ports on loopback the router may reach beside its upstream."""
+    environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     port: int = 0
     messages: list[str] = field(default_factory=list)
@@ -279,7 +283,8 @@ class House:
             self.put(self.keyset_file, self.vendor.keyset())
         config = self.write_config()
         serve = ["serve", "--config", str(config), "--keyset", str(self.keyset_file)]
-        return [sys.executable, "-W", "error", "-c", _GUARDED, str(self.upstream.port), *serve]
+        ports = ",".join(str(port) for port in (self.upstream.port, *self.reachable))
+        return [sys.executable, "-W", "error", "-c", _GUARDED, ports, *serve]
 
     def start(self) -> None:
         """Start the router and wait until it listens."""
@@ -289,7 +294,7 @@ class House:
                 self.command(),
                 stdout=rows,
                 stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.getcwd()},
+                env={**os.environ, "PYTHONPATH": os.getcwd(), **self.environment},
             )
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -300,6 +305,11 @@ class House:
         self.process.wait(10)
         raise AssertionError("".join(self.messages))
 
+    def hang_up(self) -> None:
+        """Send SIGHUP: look at everything now."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
     def fail_to_start(self) -> tuple[int, str]:
         """Start a router that shall refuse; return its exit code and what it said."""
         done = subprocess.run(
@@ -307,7 +317,7 @@ class House:
             capture_output=True,
             timeout=20,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": os.getcwd(), **self.environment},
         )
         return done.returncode, done.stderr.decode()
 

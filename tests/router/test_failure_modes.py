@@ -6,7 +6,6 @@ The router runs under a hook that ends it when it looks up or connects to anythi
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,36 +19,18 @@ from licensing.revocation import RevocationBundle
 from router.state import State
 from tests.router.papers import DAY_S, Vendor, entry, identifier
 from tests.router.running import (
-    ANSWER,
     NOW,
     OTHER_TOKEN,
-    PASSWORD,
-    PROMPT,
     TOKEN,
     House,
     TodaysVendor,
     house,
 )
+from tests.router.shown import Mode, require_shown
 
 DEPLOYMENT = identifier("dep", 1)
 BUDGET = Budget(budget_id=identifier("bud", 1), tokens_total=10)
 GRACED = {"grace_period_on_validation_error": "24h"}
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One way to fail."""
-
-    name: str
-    code: str
-    arrange: Callable[[House], None]
-    cause: str | None = None
-    """The verifier's code, as the administrator sees it."""
-    status: int = 503
-    """What callers get."""
-    ready: bool = False
-    genuine: bool = True
-    """Whether the license's facts may be shown."""
 
 
 def changed(**changes: object) -> Callable[[House], None]:
@@ -308,62 +289,7 @@ def installed(tmp_path: Path) -> Iterator[House]:
 def test_a_failure_mode_on_every_surface(mode: Mode, installed: House) -> None:
     mode.arrange(installed)
     installed.start()
-
-    ready = installed.ask("GET", "/readyz")
-    health = installed.ask("GET", "/healthz")
-    chat = installed.chat()
-    models = installed.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
-    status = installed.status()
-    metrics = installed.metrics()
-    rows = installed.rows
-    installed.stop()
-
-    assert health.status == 200
-    if mode.ready:
-        assert (ready.status, ready.json) == (200, {"status": "ready"})
-        assert models.status == 200
-    else:
-        assert (ready.status, ready.json) == (503, {"status": "not-ready", "code": mode.code})
-        assert (models.status, models.code) == (503, mode.code)
-
-    assert (chat.status, chat.code) == (mode.status, mode.code)
-    error = chat.json["error"]
-    assert error.keys() == {"code", "message", "request_id"}
-    assert error["message"] == ROUTER_CODES[mode.code].meaning
-    assert error["request_id"] == chat.headers["X-Request-Id"]
-    assert installed.upstream.bodies == []
-
-    assert status.status == 200
-    facts = status.json
-    assert facts["serving"] is mode.ready
-    if not mode.ready:
-        assert (facts["status"], facts["reason"]) == ("blocked", mode.code)
-        assert facts["next_step"] == ROUTER_CODES[mode.code].next_step
-        assert facts["cause"] == mode.cause
-        assert (facts["license"] is not None) is mode.genuine
-
-    page = metrics.body.decode()
-    assert f'license_denials_total{{code="{mode.code}"}}' in page
-    assert f"license_serving {int(mode.ready)}" in page
-    assert (f'license_blocked{{code="{mode.code}"}} 1' in page) is not mode.ready
-
-    row = rows[0]
-    assert (row["outcome"], row["code"]) == ("license-denied", mode.code)
-    assert row["request_id"] == error["request_id"]
-    assert row["license_status"] == ("valid" if mode.ready else "blocked")
-    assert row.get("license_reason") == (None if mode.ready else mode.code)
-    assert ("license_id" in row) is mode.genuine
-
-    everything = b"".join(each.body for each in (ready, chat, models, status, metrics))
-    shown = everything.decode() + str(rows) + installed.said
-    license_ = installed.license_file
-    hidden = [TOKEN, PASSWORD, PROMPT, ANSWER, "NewCo", "gold", "BEGIN", "argon2"]
-    if license_.is_file() and mode.genuine:
-        envelope = Envelope.parse(license_.read_bytes())
-        hidden += [license_.read_text()[20:60], envelope.signatures[0].sig.hex()]
-    assert [each for each in hidden if each in shown] == []
-    assert [each for each in hidden if each in ready.body.decode() + chat.body.decode()] == []
-    assert "lic_" not in (ready.body + chat.body + models.body).decode()
+    require_shown(mode, installed)
 
 
 def test_each_row_of_the_reference_and_each_further_code_is_covered() -> None:

@@ -1,0 +1,11 @@
+"""A portal in memory, for whoever writes a router: it keeps the lease protocol and can fail on cue.
+
+    python -m devtools.simulator --directory /tmp/simulator
+
+Every key is a published test key, which release builds refuse.
+"""
+
+from devtools.simulator.faults import FAULTS, Faults
+from devtools.simulator.portal import Answer, Simulator
+
+__all__ = ["FAULTS", "Answer", "Faults", "Simulator"]

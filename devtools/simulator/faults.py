@@ -1,0 +1,82 @@
+"""What can go wrong between a router and its portal.
+
+A fault is good for one request; the queue's first comes first.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from devtools.simulator.portal import Answer, Simulator
+
+Ask = Callable[[], Answer]
+Fault = Callable[[Ask], Answer | None]
+"""Gets the way to the portal; gives the answer that arrives, or None where none does."""
+
+_PROBLEM: Final = "application/problem+json"
+
+
+def _problem(status: int, code: str, **headers: str) -> Fault:
+    text = (
+        f'{{"status": {status}, "code": "{code}", "detail": "Simulated.", "title": "{code}", '
+        '"next_action": "Nothing."}'
+    )
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda ask: Answer(status, text.encode(), _PROBLEM, named)
+
+
+def _lose_request(ask: Ask) -> Answer | None:
+    return None
+
+
+def _lose_answer(ask: Ask) -> Answer | None:
+    ask()
+    return None
+
+
+def _cut_answer(ask: Ask) -> Answer | None:
+    whole = ask()
+    return Answer(whole.status, whole.body[: len(whole.body) // 2], whole.content_type)
+
+
+def _page(status: int) -> Fault:
+    return lambda ask: Answer(status, b"<html>Please sign in to the network</html>", "text/html")
+
+
+FAULTS: Final[dict[str, Fault]] = {
+    "lost-request": _lose_request,
+    "lost-answer": _lose_answer,
+    "cut-answer": _cut_answer,
+    "unavailable": _problem(503, "unavailable", Retry_After="120"),
+    "limited": _problem(429, "rate-limited", Retry_After="61"),
+    "conflict": _problem(409, "clone-suspected"),
+    "page": _page(200),
+    "forbidden-page": _page(403),
+    "redirect": lambda ask: Answer(
+        302, b"", "text/html", {"Location": "https://elsewhere.example"}
+    ),
+    "forged-refusal": _problem(403, "license-mismatch"),
+}
+
+
+@dataclass
+class Faults:
+    """The portal behind a network that misbehaves on cue."""
+
+    simulator: Simulator
+    queue: deque[str] = field(default_factory=deque)
+    """Names of `FAULTS`."""
+    passed: int = 0
+    """Requests so far."""
+
+    def handle(
+        self, method: str, path: str, body: bytes, content_type: str = "application/json"
+    ) -> Answer | None:
+        """Answer one request; None: nothing comes back."""
+        self.passed += 1
+
+        def ask() -> Answer:
+            return self.simulator.handle(method, path, body, content_type)
+
+        return FAULTS[self.queue.popleft()](ask) if self.queue else ask()
