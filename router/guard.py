@@ -82,6 +82,12 @@ class Guard:
         return present(None if state is None else state.time.anchor, self._clock)
 
     @property
+    def is_anchored(self) -> bool:
+        """Whether the portal vouched for the time since the kernel booted."""
+        anchor = None if self.state is None else self.state.time.anchor
+        return anchor is not None and anchor.boot_id == self._clock.boot_id
+
+    @property
     def keysets(self) -> Keysets:
         """The keyset in use."""
         return self._keysets

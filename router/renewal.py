@@ -47,6 +47,8 @@ ASK_S: Final = (900, 86_400)
 """The bounds of the interval at which the current license is asked for."""
 KEY_CODES: Final = ("untrusted-key", "keyset-too-old")
 """What a newer keyset may mend."""
+CLOCK_CODES: Final = ("clock-rollback", "not-yet-valid", "expired")
+"""What the portal's time may mend, as long as it vouched for none since the kernel booted."""
 
 
 @dataclass
@@ -122,7 +124,10 @@ class Renewal:
             usage=usage_of(self._guard.state, decision, license_.document),
             clock=self._clock,
         )
-        outcome = await asyncio.to_thread(self._attempt, grounds, decision.cause, asked)
+        why = decision.cause
+        if why in CLOCK_CODES and self._guard.is_anchored:
+            why = None
+        outcome = await asyncio.to_thread(self._attempt, grounds, why, asked)
         if outcome.lease is not None and outcome.fresh:
             await self._guard.vouched(outcome.lease.issued_at)
 
@@ -170,7 +175,8 @@ class Renewal:
                     f"router-license enroll --state-dir {self._store.directory}"
                 )
             return self._code is not None
-        return self._renewal_due(state, grounds) or self._license_due(now) or cause in KEY_CODES
+        mendable = cause in KEY_CODES or cause in CLOCK_CODES
+        return mendable or self._renewal_due(state, grounds) or self._license_due(now)
 
     def _renewal_due(self, state: LeaseState, grounds: Grounds) -> bool:
         due, held = state.due_at(grounds.at), state.held()
@@ -202,7 +208,7 @@ class Renewal:
         else:
             if cause in KEY_CODES:
                 grounds = self._fetch_keyset(grounds, fetch)
-            if asked or self._renewal_due(state, grounds):
+            if asked or cause in CLOCK_CODES or self._renewal_due(state, grounds):
                 outcome.lease, grounds = self._renew(store, grounds, fetch)
         state = store.load()
         if outcome.lease is not None:
