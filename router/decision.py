@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from licensing.encoding import sha256_hex
-from licensing.envelope import Envelope
+from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
 from licensing.errors import (
     KeysetTooOld,
     LicensingError,
@@ -308,7 +308,7 @@ def _decide(
     elif seen.keyset_error is not None:
         return _block(_Failure.of(seen.keyset_error), judged, now), state
 
-    bundle = _read_bundle(policy, seen)
+    bundle = _read_bundle(policy, seen, state)
     if bundle.document is not None and (ours := judged.verified) is not None:
         state = state.bundle_seen(bundle.document, bundle.sha256, ours.document.license_id)
         state = state.document_seen(bundle.document.issued_at)
@@ -439,14 +439,14 @@ def _begins_at(license_: License) -> int:
     return max(license_.not_before_at, license_.issued_at - CLOCK_TOLERANCE_S)
 
 
-def _read_bundle(policy: LicenseConfig, seen: Evidence) -> _Bundle:
+def _read_bundle(policy: LicenseConfig, seen: Evidence, state: State) -> _Bundle:
     """Return the bundle of highest version that verifies, of the file and the fetched one."""
     file = seen.bundle if policy.revocation.mode == "file" else None
     found = _Bundle()
     for data in (file, seen.fetched_bundle):
         if data is None:
             continue
-        each = _verify_bundle(data, seen)
+        each = _verify_bundle(data, seen, state)
         if each.document is None:
             found = each if found.document is None and found.error is None else found
         elif found.document is None or each.document.version > found.document.version:
@@ -454,8 +454,13 @@ def _read_bundle(policy: LicenseConfig, seen: Evidence) -> _Bundle:
     return found
 
 
-def _verify_bundle(data: bytes, seen: Evidence) -> _Bundle:
+def _verify_bundle(data: bytes, seen: Evidence, state: State) -> _Bundle:
     if seen.trust is None:
+        # In grace after a restart: the bundle that was verified when the state stored its hash.
+        sha256 = sha256_hex(data)
+        if any(memory.sha256 == sha256 for memory in state.bundles.values()):
+            payload = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES).payload
+            return _Bundle(RevocationBundle.parse(payload), sha256)
         return _Bundle(error=RevocationUnusable("there is no keyset to verify the bundle with"))
     try:
         verified = verify_bundle(data, seen.trust, seen.now, require_current=False)

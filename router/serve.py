@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,15 +61,18 @@ async def run(
     clock: Clock,
     migrate: bool = False,
     code: str | None = None,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    `wait` is what goes by between two looks at the files.
 
     Raises:
         RouterError: it cannot start.
     """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    guard = Guard(config, keyset, clock=clock, log=say, migrate=migrate)
+    guard = Guard(config, keyset, clock=clock, log=say, migrate=migrate, wait=wait)
     try:
         await guard.check()
         surfaces = Surfaces(config, guard, write_row=_write_row, log=say)
