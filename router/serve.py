@@ -75,7 +75,7 @@ async def run(
     guard = Guard(config, keyset, clock=clock, log=say, migrate=migrate, wait=wait)
     try:
         await guard.check()
-        surfaces = Surfaces(config, guard, write_row=_write_row, log=say)
+        surfaces = Surfaces(config, guard, write_row=_Rows().write, log=say)
         runner = web.AppRunner(
             surfaces.application(), access_log=None, shutdown_timeout=FINISH_S, handle_signals=False
         )
@@ -163,6 +163,19 @@ async def _until(stopped: asyncio.Event, *works: Coroutine[Any, Any, None]) -> N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _write_row(row: str) -> None:
-    sys.stdout.write(row + "\n")
-    sys.stdout.flush()
+class _Rows:
+    """Writes usage rows to standard output; a full disk there stops no request."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def write(self, row: str) -> None:
+        try:
+            sys.stdout.write(row + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            if not self._failed:
+                say(f"warning: usage rows are lost: {error.strerror}")
+            self._failed = True
+        else:
+            self._failed = False
