@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test check bench assets totp asvs audit schemas vectors
+.PHONY: setup run test check bench assets totp asvs audit schemas vectors router-release
 
 setup: $(STAMP)
 
@@ -18,6 +18,7 @@ run: setup
 
 test: check
 	@PYTHON="$(abspath $(BIN)/python)" sh devtools/setup/test-programs.sh
+	@$(BIN)/python -m devtools.release --only-download
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup
@@ -48,3 +49,6 @@ schemas: setup
 
 vectors: setup
 	$(BIN)/python -m devtools.vectors
+
+router-release: setup
+	@$(BIN)/python -m devtools.release $(if $(KEYSET),--keyset "$(KEYSET)")

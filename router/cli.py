@@ -35,6 +35,7 @@ from router.clock import unix_now
 from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
 from router.report import failure, instant, safe_summary, say, show
+from router.trust import EMBEDDED, accept, is_release
 
 if TYPE_CHECKING:
     from router.agent import Grounds
@@ -164,6 +165,8 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
         LicensingError: the keyset does not verify under its own roots; the detail names the file.
     """
     path = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
+    if not path and is_release():
+        path = str(EMBEDDED)
     if not path:
         raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
     what = "public key" if options.public_key else "keyset"
@@ -171,7 +174,9 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
     try:
         if options.public_key:
             return SingleKeyTrust(PublicKey.from_pem(data))
-        verified = verify_keyset(data, at)
+        verified = (
+            accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
+        )
     except LicensingError as error:
         named = type(error)(f"the {what} {path}: {error.detail}")
         named.subject = what
@@ -179,6 +184,12 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
     if at >= verified.document.expires_at:
         say("warning: the keyset has expired; fetch the current one from the portal")
     return KeysetTrust(verified.document)
+
+
+def names_trust(options: argparse.Namespace) -> bool:
+    """Say whether there is something to verify with; a release always has."""
+    named = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
+    return bool(named) or is_release()
 
 
 def moment(options: argparse.Namespace) -> int:
@@ -228,7 +239,7 @@ def run_summarize(options: argparse.Namespace) -> int:
     envelope = Envelope.parse(data)
     license_ = License.parse(envelope.payload)
     status, keyid = "UNVERIFIED", envelope.signatures[0].keyid
-    if options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE):
+    if names_trust(options):
         report = examine_license(data, open_trust(options, at), at)
         status = report.error.code if report.error else "valid"
         keyid = report.verified.keyid if report.verified else keyid
@@ -244,9 +255,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     with reading("file"):
         envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
     status = "UNVERIFIED"
-    if envelope.payload_type == License.PAYLOAD_TYPE and (
-        options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
-    ):
+    if envelope.payload_type == License.PAYLOAD_TYPE and names_trust(options):
         report = examine_license(data, open_trust(options, at), at)
         status = f"INVALID: {report.error.code}" if report.error else "verified"
     with reading("file"):
@@ -450,7 +459,6 @@ def run_status(options: argparse.Namespace) -> int:
 def run_check_config(options: argparse.Namespace) -> int:
     """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
     from router.config import ConfigError, describe, load_config
-    from router.serve import is_release
 
     try:
         config = load_config(options.config, release=is_release())

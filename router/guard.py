@@ -45,6 +45,7 @@ class Guard:
         config: Config,
         keyset: Path,
         *,
+        offered: Path | None = None,
         clock: Clock,
         log: Callable[[str], None],
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -57,7 +58,7 @@ class Guard:
         """Where the lease is kept; offline there is none."""
         self.lease_state: LeaseState | None = None
         """What lay there at the last check."""
-        self._keysets = Keysets(keyset, self.leases.directory, log)
+        self._keysets = Keysets(keyset, self.leases.directory, log, offered)
         self._log = log
         self._wait = wait
         self._migrate = migrate

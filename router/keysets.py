@@ -23,6 +23,7 @@ from licensing.errors import LicensingError, MalformedEnvelope
 from licensing.keys import Keyset
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
 from router.files import read_at_most, write_atomically
+from router.trust import is_release, refuse_test_keys
 
 _NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
 MAX_STEPS: Final = 64
@@ -39,6 +40,8 @@ class Keysets:
     directory: Path
     """Where later versions are kept; need not exist."""
     log: Log
+    offered: Path | None = None
+    """A later version a release is told to use; its roots must have signed it."""
     readable: bool = field(default=False, init=False)
     """Whether the base could be read the last time."""
     error: LicensingError | None = field(default=None, init=False)
@@ -58,12 +61,13 @@ class Keysets:
         if data is None:
             self.readable, self.error = False, None
             return
-        later = list(self._later())
+        later = sorted([*self._later(), *self._offered(now)])
         seen = (data, *(each for _, each in later))
         if seen == self._seen and self.readable:
             return
         try:
             held = verify_keyset(data, now)
+            _check(held.document)
         except MalformedEnvelope:
             # Half written, or no keyset at all: as if it could not be read.
             self.readable, self.error = False, None
@@ -76,24 +80,39 @@ class Keysets:
             if version <= held.document.version:
                 continue
             try:
-                held = verify_keyset_update(each, held, now, require_current=False)
+                after = verify_keyset_update(each, held, now, require_current=False)
+                _check(after.document)
+                held = after
             except LicensingError as error:
-                self.log(f"warning: {keyset_file(version)} is passed over: {error.detail}")
+                self.log(f"warning: keyset version {version} is passed over: {error.detail}")
         if now >= held.document.expires_at:
             self.log("warning: the keyset has expired; fetch the current one")
         self.readable, self.error, self.held, self._seen = True, None, held, seen
 
+    def _offered(self, now: int) -> Iterator[tuple[int, bytes]]:
+        data = None if self.offered is None else read_at_most(self.offered, MAX_KEYSET_BYTES)
+        if data is None:
+            return
+        try:
+            yield verify_keyset(data, now).document.version, data
+        except LicensingError as error:
+            self.log(f"warning: the keyset {self.offered} is passed over: {error.detail}")
+
     def _later(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the kept versions, ascending."""
+        """Yield the kept versions."""
         try:
             names = [each.name for each in self.directory.iterdir()]
         except OSError:
             return
-        versions = sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
-        for version in versions:
+        for version in (int(found[1]) for name in names if (found := _NAME.fullmatch(name))):
             data = read_at_most(self.directory / keyset_file(version), MAX_KEYSET_BYTES)
             if data is not None:
                 yield version, data
+
+
+def _check(keyset: Keyset) -> None:
+    if is_release():
+        refuse_test_keys(keyset)
 
 
 def keyset_file(version: int) -> str:
@@ -128,6 +147,7 @@ def take_update(
             raise
         steps = [fetch_version(version) for version in between]
         taken = verify_keyset_update(data, held, at, steps=steps)
+    _check(taken.document)
     for number, step in enumerate(steps, held.document.version + 1):
         write_atomically(directory / keyset_file(number), step)
     write_atomically(directory / keyset_file(offered), data)

@@ -15,27 +15,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from router.clock import Clock, SystemClock
+from licensing.errors import LicensingError
+from router.clock import Clock, SystemClock, unix_now
 from router.config import Config, load_config
 from router.errors import OK, RouterError, UsageError
+from router.files import read_file
 from router.guard import POLL_S, Guard
 from router.legacy import migration_allowed
 from router.report import say
 from router.surfaces import Surfaces
+from router.trust import EMBEDDED, accept, is_release
 
 if TYPE_CHECKING:
     from router.renewal import Renewal
 
 CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
-RELEASE_KEYSET: Final = Path(__file__).parent / "trust" / "keyset.json"
 FINISH_S: Final = 30.0
 """How long running requests may take to finish at the end."""
-
-
-def is_release() -> bool:
-    """Say whether this is a release: one carries its keyset inside."""
-    return RELEASE_KEYSET.is_file()
 
 
 def serve(config_path: Path, keyset: str | None) -> int:
@@ -46,18 +43,40 @@ def serve(config_path: Path, keyset: str | None) -> int:
         RouterError: the state is in use, the address is taken, or the license asks for leases.
     """
     config = load_config(config_path, release=is_release())
-    if not keyset:
-        raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
+    base, offered = keyset_paths(keyset)
     migrate = migration_allowed(os.environ)
     code = os.environ.pop(CODE_VARIABLE, "").strip() or None
-    asyncio.run(run(config, Path(keyset), clock=SystemClock(), migrate=migrate, code=code))
+    asyncio.run(run(config, base, offered=offered, clock=SystemClock(), migrate=migrate, code=code))
     return OK
+
+
+def keyset_paths(named: str | None) -> tuple[Path, Path | None]:
+    """Return the keyset everything starts from, and a later one a release is told to use.
+
+    Raises:
+        UsageError: a source checkout is told none.
+        LicensingError: the roots of this release did not sign the named one.
+        RouterError: it cannot be read.
+    """
+    if not is_release():
+        if not named:
+            raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
+        return Path(named), None
+    if not named:
+        return EMBEDDED, None
+    try:
+        accept(EMBEDDED.read_bytes(), read_file(Path(named), "keyset"), unix_now())
+    except LicensingError as error:
+        error.subject = "keyset"
+        raise
+    return EMBEDDED, Path(named)
 
 
 async def run(
     config: Config,
     keyset: Path,
     *,
+    offered: Path | None = None,
     clock: Clock,
     migrate: bool = False,
     code: str | None = None,
@@ -72,7 +91,7 @@ async def run(
     """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    guard = Guard(config, keyset, clock=clock, log=say, migrate=migrate, wait=wait)
+    guard = Guard(config, keyset, offered=offered, clock=clock, log=say, migrate=migrate, wait=wait)
     try:
         await guard.check()
         surfaces = Surfaces(config, guard, write_row=_Rows().write, log=say)

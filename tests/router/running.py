@@ -289,13 +289,13 @@ class House:
     def start(self) -> None:
         """Start the router and wait until it listens."""
         load_config(self.write_config())
+        env = {**os.environ, "PYTHONPATH": os.getcwd(), **self.environment}
+        self.launch(self.command(), env)
+
+    def launch(self, command: list[str], env: dict[str, str]) -> None:
+        """Run this command and wait until it listens."""
         with (self.directory / "rows.jsonl").open("ab") as rows:
-            self.process = subprocess.Popen(
-                self.command(),
-                stdout=rows,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.getcwd(), **self.environment},
-            )
+            self.process = subprocess.Popen(command, stdout=rows, stderr=subprocess.PIPE, env=env)
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.messages.append(line.decode())
