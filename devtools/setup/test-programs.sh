@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the programs tests need (PostgreSQL, Chromium) where they are missing and that is
+# Installs the programs tests need (PostgreSQL, Chromium, curl) where they are missing and that is
 # permitted; otherwise says what to install.
 set -eu
 
 missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
+command -v curl >/dev/null || missing="$missing curl"
 [ -n "$missing" ] || exit 0
 
 as_root=""
