@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test check bench assets totp asvs audit schemas vectors router-release
+.PHONY: setup run test check bench assets totp asvs audit schemas vectors router-release router-bench
 
 setup: $(STAMP)
 
@@ -52,3 +52,6 @@ vectors: setup
 
 router-release: setup
 	@$(BIN)/python -m devtools.release $(if $(KEYSET),--keyset "$(KEYSET)")
+
+router-bench: setup
+	@$(BIN)/python -m devtools.router_bench
