@@ -20,7 +20,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
-from licensing.verify import Trust, Verified, verify_lease, verify_license
+from licensing.verify import Trust, Verified, examine_license, verify_lease, verify_license
 from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
@@ -62,6 +62,37 @@ def read_grounds(data: bytes, trust: Trust, at: int, fingerprint: str | None) ->
         LicensingError: it does not verify here and now.
     """
     return Grounds(verify_license(data, trust, at, fingerprint=fingerprint), trust, at)
+
+
+def best_grounds(
+    file: bytes, fetched: bytes | None, trust: Trust, at: int, fingerprint: str | None
+) -> Grounds:
+    """Return the grounds of the license a router uses: the highest revision that verifies.
+
+    Where none does now, a genuine one that is over, or has not begun, is as good to ask with.
+
+    Raises:
+        LicensingError: the license file is none of them.
+    """
+    reports = [
+        examine_license(data, trust, at, fingerprint=fingerprint)
+        for data in (file, fetched)
+        if data is not None
+    ]
+    ours = reports[0]
+    wanted = None if ours.verified is None else ours.verified.document.deployment_id
+    for passes in ((None,), (None, "expired", "not-yet-valid")):
+        good = [
+            report.verified
+            for report in reports
+            if report.verified is not None
+            and (report.error.code if report.error else None) in passes
+            and wanted in (None, report.verified.document.deployment_id)
+        ]
+        if good:
+            return Grounds(max(good, key=lambda each: each.document.revision), trust, at)
+    assert ours.error is not None
+    raise ours.error
 
 
 def enroll(
@@ -224,6 +255,20 @@ def fetch_license(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> bytes:
     identity, held = _enrolled(store, state)
     request = sign_request(identity, replace(state, pending=new_request_id()), held, grounds)
     return require_answer(fetch("/v1/licenses", request.to_bytes()), 200)
+
+
+def newer_license(data: bytes, grounds: Grounds) -> bool:
+    """Say whether a license the portal gave may be kept: genuine, ours, and no older one.
+
+    Raises:
+        LicensingError: it is not genuine.
+    """
+    report = examine_license(data, grounds.trust, grounds.at)
+    if report.verified is None:
+        assert report.error is not None
+        raise report.error
+    ours, theirs = grounds.license.document, report.verified.document
+    return ours.deployment_id == theirs.deployment_id and theirs.revision >= ours.revision
 
 
 def _enrolled(store: LeaseStore, state: LeaseState) -> tuple[Identity, Lease]:

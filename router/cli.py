@@ -11,38 +11,38 @@ file starts fast.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from licensing.encoding import parse_json, sha256_hex
 from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
 from licensing.errors import LicensingError, MalformedPayload
-from licensing.keys import PublicKey
 from licensing.license import License
 from licensing.names import CODES, ROUTER_CODES
 from licensing.verify import (
-    KeysetTrust,
-    SingleKeyTrust,
-    Trust,
     examine_license,
     verify_bundle,
     verify_keyset,
 )
-from router.clock import unix_now
+from router.courier_commands import add_courier
 from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
+from router.options import (
+    CODE_VARIABLE,
+    KEYSET_VARIABLE,
+    moment,
+    names_trust,
+    open_trust,
+    parse_time,
+    read_code,
+    read_input,
+    readable,
+    reading,
+    remembered_grounds,
+)
 from router.report import failure, instant, safe_summary, say, show
-from router.trust import EMBEDDED, accept, is_release
-
-if TYPE_CHECKING:
-    from router.agent import Grounds
-    from router.lease_store import LeaseState
-
-KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
-CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
+from router.trust import is_release
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,86 +115,6 @@ def refuse(error: LicensingError, *, as_json: bool, also: tuple[Any, ...] = ()) 
     say(f"{error.code}: {facts['meaning']}")
     say(f"next: {facts['next_step']}")
     return known.exit if known else FAILED
-
-
-def read_input(name: str, what: str) -> bytes:
-    """Read a named file, or standard input for `-`.
-
-    Raises:
-        RouterError: it cannot be read.
-    """
-    if name == "-":
-        return sys.stdin.buffer.read(MAX_BUNDLE_BYTES + 1)
-    return read_file(Path(name), what)
-
-
-@contextmanager
-def reading(subject: str) -> Iterator[None]:
-    """Say in a refusal which kind of file was refused, where it is no license."""
-    try:
-        yield
-    except LicensingError as error:
-        error.subject = subject
-        raise
-
-
-def parse_time(text: str) -> int:
-    """Read `--as-of`: RFC 3339 or Unix seconds.
-
-    Raises:
-        argparse.ArgumentTypeError: another form.
-    """
-    if text.isascii() and text.isdigit() and len(text) < 16:
-        return int(text)
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return int(at.timestamp())
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
-        ) from None
-    raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
-
-
-def open_trust(options: argparse.Namespace, at: int) -> Trust:
-    """Return what the command trusts: an approved key, or a verified keyset.
-
-    Raises:
-        UsageError: neither was named.
-        LicensingError: the keyset does not verify under its own roots; the detail names the file.
-    """
-    path = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
-    if not path and is_release():
-        path = str(EMBEDDED)
-    if not path:
-        raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
-    what = "public key" if options.public_key else "keyset"
-    data = read_file(Path(path), what)
-    try:
-        if options.public_key:
-            return SingleKeyTrust(PublicKey.from_pem(data))
-        verified = (
-            accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
-        )
-    except LicensingError as error:
-        named = type(error)(f"the {what} {path}: {error.detail}")
-        named.subject = what
-        raise named from error
-    if at >= verified.document.expires_at:
-        say("warning: the keyset has expired; fetch the current one from the portal")
-    return KeysetTrust(verified.document)
-
-
-def names_trust(options: argparse.Namespace) -> bool:
-    """Say whether there is something to verify with; a release always has."""
-    named = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
-    return bool(named) or is_release()
-
-
-def moment(options: argparse.Namespace) -> int:
-    """Return the instant to judge at (Unix time)."""
-    return unix_now() if options.as_of is None else int(options.as_of)
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -376,24 +296,6 @@ def run_enroll(options: argparse.Namespace) -> int:
     return OK
 
 
-def read_code(options: argparse.Namespace) -> str:
-    """Read the enrollment code from a file, standard input or the environment.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if options.code_file:
-        text = read_input(options.code_file, "enrollment code").decode("ascii", "replace")
-    else:
-        text = os.environ.get(CODE_VARIABLE, "")
-    lines = text.strip().splitlines()
-    if not lines:
-        raise UsageError(
-            f"bring the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
-        )
-    return lines[0].strip()
-
-
 def run_renew(options: argparse.Namespace) -> int:
     """Renew the lease now."""
     from router.agent import renew
@@ -423,23 +325,6 @@ def run_release(options: argparse.Namespace) -> int:
         show(readable(describe(store.load(), at), options), as_json=options.json)
     say("the lease is given up; stop what renews it, or take it up by renew --again")
     return OK
-
-
-def remembered_grounds(options: argparse.Namespace, state: "LeaseState", at: int) -> "Grounds":
-    """Read license and keyset where they were at the enrollment, unless they are named.
-
-    Raises:
-        UsageError: neither is known.
-        LicensingError: the license does not verify here and now.
-    """
-    from router.agent import read_grounds
-
-    options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
-    license_path = options.license or state.license_path
-    if license_path is None:
-        raise UsageError("name the license with --license FILE")
-    trust = open_trust(options, at)
-    return read_grounds(read_input(license_path, "license"), trust, at, state.fingerprint)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -481,16 +366,6 @@ def run_serve(options: argparse.Namespace) -> int:
     from router.serve import serve
 
     return serve(options.config, options.keyset or os.environ.get(KEYSET_VARIABLE))
-
-
-def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return facts with instants as people read them, unless JSON is asked for."""
-    known = {name: value for name, value in facts.items() if value is not None}
-    if options.json:
-        return known
-    return {
-        name: instant(value) if name.endswith("_at") else value for name, value in known.items()
-    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -548,6 +423,7 @@ def _parser() -> argparse.ArgumentParser:
     renew.add_argument("--license", metavar="FILE")
     renew.add_argument("--again", action="store_true", help="take up a lease that was released")
     add("release", run_release, keys, network).add_argument("--license", metavar="FILE")
+    add_courier(commands, _Parser, [common, keys])
     status = add("status", run_status)
     status.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
 

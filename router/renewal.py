@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from licensing.enrollment import Usage
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES, MAX_KEYSET_BYTES
 from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
-from router.agent import Grounds, enroll, fetch_license, renew
+from router.agent import Grounds, enroll, fetch_license, newer_license, renew
 from router.clock import Clock
 from router.config import LicenseConfig
 from router.decision import Decision
@@ -39,7 +38,7 @@ from router.lease_store import (
     LeaseStore,
     StoreInUse,
 )
-from router.state import State
+from router.reporting import usage_of
 
 POLL_S: Final = 1.0
 """How often it is looked whether something is due."""
@@ -322,20 +321,6 @@ def _get(fetch: Fetch, path: str, max_bytes: int) -> bytes:
     return require_answer(fetch(path, None, max_bytes), 200, max_bytes)
 
 
-def newer_license(data: bytes, grounds: Grounds) -> bool:
-    """Say whether a license the portal gave may be kept: genuine, ours, and no older one.
-
-    Raises:
-        LicensingError: it is not genuine.
-    """
-    report = examine_license(data, grounds.trust, grounds.at)
-    if report.verified is None:
-        assert report.error is not None
-        raise report.error
-    ours, theirs = grounds.license.document, report.verified.document
-    return ours.deployment_id == theirs.deployment_id and theirs.revision >= ours.revision
-
-
 def describe_failure(error: Exception) -> tuple[str, str]:
     """Return the code of what went wrong, and its words."""
     if isinstance(error, LicensingError):
@@ -345,14 +330,3 @@ def describe_failure(error: Exception) -> tuple[str, str]:
     if isinstance(error, RouterError):
         return error.code, error.message
     return "io", str(error)
-
-
-def usage_of(state: State | None, decision: Decision | None, license_: License) -> Usage | None:
-    """Return what this instance used of the budget that counts, in tokens."""
-    budget = license_.budget
-    if decision is not None and decision.terms is not None and decision.terms.budget is not None:
-        budget = decision.terms.budget
-    tally = None if state is None or budget is None else state.budgets.tallies.get(budget.budget_id)
-    if budget is None or tally is None:
-        return None
-    return Usage(budget_id=budget.budget_id, tokens_total=tally.used, requests_total=tally.requests)

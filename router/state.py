@@ -286,6 +286,20 @@ class StateFile:
             raise
         return self._state
 
+    def peek(self) -> State:
+        """Return the state as it was written last, while another process may hold it.
+
+        What that process counted since is not in it; it writes it out once a minute.
+
+        Raises:
+            StateInvalid: there is none here, or it cannot be trusted.
+        """
+        data, key = _read(self.path), _read_key(self._key_path)
+        if data is None or key is None:
+            raise self._invalid("is not here with its key")
+        self._key = key
+        return self._unseal(data)
+
     def save(self, state: State) -> None:
         """Replace the state in one step.
 

@@ -17,7 +17,8 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.license import Binding, License, RevocationTerms
 from licensing.names import CODES, ROUTER_CODES, next_step
-from router.cli import KEYSET_VARIABLE, main
+from router.cli import main
+from router.options import KEYSET_VARIABLE
 from tests.router.papers import (
     AT,
     DAY_S,
