@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from portal.services.sign_ins import TOUCH_EVERY, load, person_of_token, touch
 from portal.web import (
     accounts,
+    courier,
     deployments,
     dev_mail,
     documents,
@@ -55,6 +56,7 @@ BY_SURFACE = {
         requests.blueprint,
         deployments.blueprint,
         licenses.blueprint,
+        courier.blueprint,
         instances.blueprint,
     ),
     "staff": (

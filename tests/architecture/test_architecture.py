@@ -283,6 +283,7 @@ def test_a_reading_of_the_clock_is_found(tmp_path: Path, text: str) -> None:
 OUR_MARKUP = {
     ("portal/web/templating.py", "path.read_text().strip()"): "icons, from our own files",
     ("portal/web/sign_ins.py", "code.svg_inline"): "the picture segno draws of a QR code",
+    ("portal/web/courier.py", "code.svg_inline"): "the pictures segno draws of an answer",
 }
 """Markup that is no literal text: what it is made of, and why nobody else wrote that."""
 INLINE = re.compile(

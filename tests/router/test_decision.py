@@ -218,9 +218,11 @@ def test_nothing_later_in_the_table_has_grace(cause: str) -> None:
 def test_a_keyset_never_readable_still_has_grace_for_the_stored_license() -> None:
     evidence = seen(AT + 1, trust=None, keyset_readable=False)
     assert judged(evidence, served())[0].status == "grace"
-    # A bundle that cannot be verified is no bundle: it fails closed.
+    # The bundle whose hash the state holds was verified; any other is no bundle, and fails closed.
     state = served(bundle=BUNDLE)
-    assert codes(replace(evidence, bundle=BUNDLE), state, STRICT)[1] == "revocation-unusable"
+    assert judged(replace(evidence, bundle=BUNDLE), state, STRICT)[0].status == "grace"
+    other = VENDOR.bundle(version=ISSUED_AT + 1)
+    assert codes(replace(evidence, bundle=other), state, STRICT)[1] == "revocation-unusable"
 
 
 def test_a_keyset_that_does_not_verify_has_no_grace() -> None:

@@ -1,0 +1,120 @@
+"""Upload the request of a router without a network, and take its answer back."""
+
+import segno
+from flask import Blueprint, Response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_wtf.file import FileField
+from markupsafe import Markup
+from wtforms import TextAreaField
+from wtforms.validators import Length
+
+from licensing.courier import to_parts
+from portal.domain import roles
+from portal.domain.errors import PortalError
+from portal.domain.lease_errors import ProtocolError
+from portal.services import courier, instances
+from portal.web.access import for_members
+from portal.web.forms import PortalForm
+from portal.web.limits import limit
+from portal.web.portal import account_id, portal, request_actor
+
+blueprint = Blueprint("courier", __name__, url_prefix="/account/courier")
+
+HOUR_S = 3600
+UPLOADS_AN_HOUR = 60
+MOST_CODES = 40
+"""More than these are no way to carry a file."""
+
+
+class UploadForm(PortalForm):
+    """A request, as a file or as the text of its QR codes."""
+
+    file = FileField("File")
+    text = TextAreaField("Or the text of its QR codes", [Length(max=100_000)])
+
+    def content(self) -> bytes:
+        """Return what was brought; empty where nothing was."""
+        sent = request.files.get("file")
+        data = sent.read(courier.MAX_UPLOAD_BYTES * 2 + 1) if sent is not None else b""
+        return data or (self.text.data or "").strip().encode("utf-8", "replace")
+
+
+def page(form: UploadForm, status: int = 200) -> ResponseReturnValue:
+    """Render the form."""
+    return render_template("account/courier.html", form=form), status
+
+
+@blueprint.get("")
+@for_members(roles.INSTANCES_MANAGE)
+def show() -> ResponseReturnValue:
+    """Ask for a request."""
+    return page(UploadForm())
+
+
+@blueprint.post("")
+@for_members(roles.INSTANCES_MANAGE)
+def upload() -> ResponseReturnValue:
+    """Answer a request and show where its answer is."""
+    form = UploadForm()
+    if not form.validate_on_submit():
+        return page(form, 400)
+    data = form.content()
+    if not data:
+        form.file.errors = ["Choose the file that router-license courier request wrote."]
+        return page(form, 400)
+    limit("courier", account_id(), UPLOADS_AN_HOUR, HOUR_S)
+    try:
+        answered = courier.answer_upload(
+            portal().transactions, request_actor(), account_id(), courier.read_upload(data)
+        )
+    except ProtocolError as error:
+        form.file.errors = [f"{error.message} {error.next_action}"]
+        return page(form, 400)
+    except PortalError as error:
+        form.show(error)
+        return page(form, error.status)
+    return redirect(
+        url_for(
+            "courier.answer",
+            instance_id=answered.instance_id,
+            lease_id=answered.lease_id,
+            again="1" if answered.again else None,
+        )
+    )
+
+
+@blueprint.get("/<instance_id>/<lease_id>")
+@for_members(roles.INSTANCES_MANAGE)
+def answer(instance_id: str, lease_id: str) -> ResponseReturnValue:
+    """Show how the answer gets back to the router."""
+    with portal().transactions.reading(request_actor()) as context:
+        row = instances.account_instance(context, account_id(), instance_id)
+        data = courier.courier_answer(context, account_id(), instance_id, lease_id)
+        parts = to_parts(data)
+        return render_template(
+            "account/courier-answer.html",
+            row=row,
+            lease_id=lease_id,
+            size=len(data),
+            again=request.args.get("again") == "1",
+            codes=[draw(part) for part in parts] if len(parts) <= MOST_CODES else [],
+        )
+
+
+@blueprint.get("/<instance_id>/<lease_id>/answer.json")
+@for_members(roles.INSTANCES_MANAGE)
+def download(instance_id: str, lease_id: str) -> ResponseReturnValue:
+    """Hand the answer out."""
+    limit("download", account_id(), 300, HOUR_S)
+    with portal().transactions.reading(request_actor()) as context:
+        data = courier.courier_answer(context, account_id(), instance_id, lease_id)
+    response = Response(data, content_type="application/json")
+    response.headers["Content-Disposition"] = 'attachment; filename="answer.json"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def draw(part: str) -> Markup:
+    """Draw one part as an inline SVG."""
+    code = segno.make(part, error="l", micro=False)
+    return Markup(code.svg_inline(scale=3, border=4, dark="#000", light="#fff", omitsize=False))  # noqa: S704
