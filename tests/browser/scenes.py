@@ -132,6 +132,9 @@ def enroll_routers(site: Site, license_: License, scene: Scene) -> None:
             *("--code-file", paths["code.txt"], "--state-dir", folder / label, "--label", label),
         )
         made.append(facts["instance_id"])
+        if label == "rack 7, primary":
+            scene.pages["courier"] = "/account/courier"
+            scene.pages["courier-answer"] = f"/account/courier/{made[0]}/{facts['lease_id']}"
     site.shell.portal("instance", "retire", made[1], "--reason", "The host is gone")
     scene.pages["instance"] = f"/account/instances/{made[0]}"
     scene.pages["instance-retired"] = f"/account/instances/{made[1]}"
