@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -35,6 +36,7 @@ from portal.services.keys import current_keyset, published_keyset
 from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
 from router.cli import _parser
+from router.config import known_paths, load_config
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
 
@@ -301,6 +303,20 @@ def test_every_router_license_command_exists() -> None:
         known = set(parser._option_string_actions)
         unknown = {word.partition("=")[0] for word in rest if word.startswith("--")} - known
         assert not unknown, (page_id(path), words)
+
+
+def test_the_example_of_a_configuration_is_one() -> None:
+    config = load_config(DOCS / "router" / "examples" / "router.yaml", release=True)
+    ((user, encoded),) = config.admin.users
+    assert user == "admin"
+    assert PasswordHasher().verify(encoded, "replace-with-password")
+
+
+def test_every_key_of_the_configuration_is_in_the_table() -> None:
+    page = (DOCS / "router" / "install.md").read_text()
+    for path in known_paths():
+        top = path.split("[")[0]
+        assert f"| `{path}` |" in page or f"| `{top}` |" in page or f"| `{path}." in page, path
 
 
 def test_every_make_target_exists() -> None:
