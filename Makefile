@@ -49,6 +49,7 @@ schemas: setup
 
 vectors: setup
 	$(BIN)/python -m devtools.vectors
+	$(BIN)/python -m devtools.sequences
 
 router-release: setup
 	@$(BIN)/python -m devtools.release $(if $(KEYSET),--keyset "$(KEYSET)")

@@ -182,7 +182,7 @@ def install_lease(
     if identity is None:
         raise StateError(f"{store.directory} has no key; run router-license enroll first")
     fresh = not courier and state.is_fresh(grounds.clock)
-    lease = _accept(envelope, grounds, identity, state, fresh=fresh).document
+    lease = accept_lease(envelope, grounds, identity.keyid, state, fresh=fresh).document
     if instance_id is not None and lease.instance_id != instance_id:
         raise Unreachable("the answer names another instance than its lease")
     state = replace(state, instance_id=lease.instance_id)
@@ -364,8 +364,8 @@ def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
         raise Unreachable(f"the answer is not a lease: {error.detail}") from error
 
 
-def _accept(
-    envelope: Envelope, grounds: Grounds, identity: Identity, state: LeaseState, *, fresh: bool
+def accept_lease(
+    envelope: Envelope, grounds: Grounds, keyid: str, state: LeaseState, *, fresh: bool
 ) -> Verified[Lease]:
     """Check every rule a lease must keep before it is installed.
 
@@ -377,7 +377,7 @@ def _accept(
         RouterError: it is genuine, and not the answer to the pending request.
     """
     at = max(grounds.at, Lease.parse(envelope.payload).issued_at) if fresh else grounds.at
-    verified = verify_lease(envelope.to_bytes(), grounds.trust, at, instance_keyid=identity.keyid)
+    verified = verify_lease(envelope.to_bytes(), grounds.trust, at, instance_keyid=keyid)
     lease = verified.document
     rules: list[tuple[str, Callable[[], bool]]] = [
         ("it answers another request", lambda: lease.request_id == state.pending),

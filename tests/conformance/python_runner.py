@@ -10,26 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from licensing.enrollment import InstanceDocument, LeaseRequest, ReleaseRequest
-from licensing.envelope import Envelope
+from licensing.conformance import verify_vector
 from licensing.errors import LicensingError
-from licensing.keys import PublicKey
-from licensing.verify import (
-    Floors,
-    KeysetTrust,
-    verify_bundle,
-    verify_enrollment,
-    verify_keyset,
-    verify_keyset_update,
-    verify_lease,
-    verify_license,
-    verify_request,
-)
-
-REQUESTS: dict[str, type[InstanceDocument]] = {
-    "lease-request": LeaseRequest,
-    "release-request": ReleaseRequest,
-}
 
 Test = dict[str, Any]
 
@@ -53,58 +35,10 @@ def read_vectors(directory: Path) -> Iterator[tuple[bytes, Test]]:
                 yield keyset, test
 
 
-def _keyset(data: bytes, held: bytes, at: int, options: dict[str, Any]) -> None:
-    """Verify a keyset under its own roots, or as an update of the held one."""
-    if not options.get("update"):
-        verify_keyset(data, at)
-        return
-    steps = [base64.b64decode(step) for step in options.get("steps_b64", [])]
-    verify_keyset_update(data, verify_keyset(held, at), at, steps=steps)
-
-
-def verify(keyset: bytes, test: Test) -> None:
-    """Verify a test's document as its options say.
-
-    Raises:
-        LicensingError: it is refused.
-    """
-    at, options = test["now_at"], test["options"]
-    data = base64.b64decode(test["envelope_b64"])
-    kind = options["kind"]
-    if kind == "keyset":
-        _keyset(data, keyset, at, options)
-        return
-    if kind == "enrollment-request":
-        verify_enrollment(Envelope.parse(data))
-        return
-    if kind in REQUESTS:
-        key = PublicKey.from_base64(options["public_key_b64"])
-        verify_request(Envelope.parse(data), REQUESTS[kind], key)
-        return
-    trust = KeysetTrust(verify_keyset(keyset, at).document)
-    floors = Floors(**options.get("floors", {}))
-    current = options.get("require_current_bundle", False)
-    if kind == "license":
-        bundle = options.get("bundle_b64")
-        verify_license(
-            data,
-            trust,
-            at,
-            fingerprint=options.get("fingerprint"),
-            floors=floors,
-            bundle=None if bundle is None else base64.b64decode(bundle),
-            require_current_bundle=current,
-        )
-    elif kind == "lease":
-        verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
-    else:
-        verify_bundle(data, trust, at, floor=floors.bundle_version, require_current=current)
-
-
 def outcome(keyset: bytes, test: Test) -> str:
     """Return `valid`, or the code of the refusal."""
     try:
-        verify(keyset, test)
+        verify_vector(keyset, test)
     except LicensingError as error:
         return error.code
     return "valid"
