@@ -150,8 +150,6 @@ class Decision:
     warnings: tuple[str, ...] = ()
     license: Verified[License] | None = field(default=None, repr=False, compare=False)
     """The genuine license that was judged, whatever came of it."""
-    bundle_version: int = 0
-    """The highest bundle seen of its issuer."""
 
     def at(self, now: int) -> "Decision":
         """Return what this decision means at an instant: it ends to the second."""
@@ -236,9 +234,6 @@ def decide(
     `seats` is the number of configured callers.
     """
     decision, after = _decide(policy, state, seen, seats)
-    if decision.license is not None:
-        memory = after.bundles.get(decision.license.document.iss)
-        decision = replace(decision, bundle_version=0 if memory is None else memory.version)
     return _developed(policy, decision), after
 
 

@@ -94,6 +94,7 @@ class Renewal:
         self._license: Verified[License] | None = None
         self._ask_at: int | None = None
         self._rests_until = 0
+        self._keys_rest_until = 0
         interval = policy.recheck_interval_s
         self._ask_every_s = min(max(interval, ASK_S[0]), ASK_S[1])
 
@@ -119,7 +120,7 @@ class Renewal:
             license_,
             trust,
             now,
-            bundle_version=decision.bundle_version,
+            bundle_version=self._bundle_version(license_.document),
             usage=usage_of(self._guard.state, decision, license_.document),
             clock=self._clock,
         )
@@ -140,6 +141,11 @@ class Renewal:
                 state.last_valid.data, trust, self._guard.now()
             ).verified
         return self._license
+
+    def _bundle_version(self, license_: License) -> int:
+        state = self._guard.state
+        memory = None if state is None else state.bundles.get(license_.iss)
+        return 0 if memory is None else memory.version
 
     # On a thread.
 
@@ -174,8 +180,13 @@ class Renewal:
                     f"router-license enroll --state-dir {self._store.directory}"
                 )
             return self._code is not None
-        mendable = cause in KEY_CODES or cause in CLOCK_CODES
-        return mendable or self._renewal_due(state, grounds) or self._license_due(now)
+        by_keys = cause in KEY_CODES and self._clock.boottime() >= self._keys_rest_until
+        return (
+            by_keys
+            or cause in CLOCK_CODES
+            or self._renewal_due(state, grounds)
+            or self._license_due(now)
+        )
 
     def _renewal_due(self, state: LeaseState, grounds: Grounds) -> bool:
         due, held = state.due_at(grounds.at), state.held()
@@ -206,6 +217,8 @@ class Renewal:
             outcome.lease = self._enroll(store, grounds, self._code, fetch)
         else:
             if cause in KEY_CODES:
+                # Where the portal has no newer one, asking at once again is no use.
+                self._keys_rest_until = self._clock.boottime() + ASK_S[0]
                 grounds = self._fetch_keyset(grounds, fetch)
             if asked or cause in CLOCK_CODES or self._renewal_due(state, grounds):
                 outcome.lease, grounds = self._renew(store, grounds, fetch)

@@ -1,0 +1,105 @@
+"""The guard and the renewal against the real portal: what it gives is what they take."""
+
+import asyncio
+from pathlib import Path
+
+from devtools.simulator import Faults, Simulator
+from portal.services.keys import published_keyset, unix
+from router.config import parse_config
+from router.fetch import Answer, HttpFetch
+from router.guard import Guard
+from router.lease_store import BUNDLE_FILE, LICENSE_FILE
+from router.renewal import Renewal
+from tests.fakes import FakeClock
+from tests.router.papers import AT, DAY_S, Vendor, identifier
+from tests.router.site import COMMAND, Site, Ticks
+
+CONFIG = b"""
+server:
+  listen: 127.0.0.1:8080
+  license: {path: license.json, state_path: state/license-state.json}
+"""
+
+
+def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_path: Path) -> None:
+    assert site.license.envelope is not None
+    (tmp_path / "license.json").write_bytes(site.license.envelope)
+    with site.transactions.reading(COMMAND) as context:
+        (tmp_path / "keyset.json").write_bytes(published_keyset(context).envelope)
+        ticks = Ticks(time=unix(context.at))
+    said: list[str] = []
+
+    async def live() -> None:
+        config = parse_config(CONFIG, tmp_path)
+        guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=said.append)
+        renewal = Renewal(
+            config.server.license,
+            guard,
+            clock=ticks,
+            log=said.append,
+            connect=lambda origin: HttpFetch(site.network.url),
+            code=site.code,
+        )
+        assert not (await guard.check()).serving
+        for seq in (1, 2, 3):
+            await renewal.look()
+            decision = await guard.check()
+            assert decision.serving, said
+            state = guard.leases.load()
+            lease = state.held()
+            assert lease is not None
+            assert (lease.seq, state.trouble) == (seq, None)
+            assert guard.is_anchored
+            await renewal.look()
+            clock.advance(hours=12)
+            ticks.pass_by(DAY_S // 2)
+        directory = guard.leases.directory
+        assert (directory / LICENSE_FILE).read_bytes() == site.license.envelope
+        assert lease is not None
+        assert (directory / BUNDLE_FILE).is_file() is (lease.bundle_version > 0)
+        await guard.close()
+
+    asyncio.run(live())
+    assert site.portal_holds() == ([1, 2, 3], 0)
+
+
+def test_a_key_nobody_knows_is_not_asked_for_again_and_again(tmp_path: Path) -> None:
+    portal = Simulator(lambda: AT)
+    network = Faults(portal)
+    (tmp_path / "license.json").write_bytes(portal.license)
+    (tmp_path / "keyset.json").write_bytes(portal.keyset)
+    asked: list[str] = []
+
+    def fetch(path: str, body: bytes | None, max_bytes: int = 0) -> Answer:
+        asked.append(path)
+        answer = network.handle("GET" if body is None else "POST", path, body or b"")
+        assert answer is not None
+        return Answer(answer.status, answer.content_type, answer.body)
+
+    async def live() -> None:
+        config, ticks = parse_config(CONFIG, tmp_path), Ticks(time=AT)
+        guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=lambda _: None)
+        renewal = Renewal(
+            config.server.license,
+            guard,
+            clock=ticks,
+            log=lambda _: None,
+            connect=lambda origin: fetch,
+            code=portal.code(),
+        )
+        await guard.check()
+        await renewal.look()
+        assert (await guard.check()).serving
+        # Somebody installs a license that no key of the keyset signed.
+        stranger = Vendor("a stranger").license(deployment_id=identifier("dep", 5))
+        (tmp_path / "license.json").write_bytes(stranger)
+        (guard.leases.directory / LICENSE_FILE).unlink()
+        asked.clear()
+        for _ in range(30):
+            ticks.pass_by(1)
+            assert (await guard.check()).cause == "untrusted-key"
+            await renewal.look()
+        assert asked.count("/v1/keyset.json") == 1
+        await guard.close()
+
+    asyncio.run(live())
