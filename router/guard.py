@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
-from router.clock import WALL_TOLERANCE_S, Clock, anchor_at, present
+from router.clock import WALL_TOLERANCE_S, Clock, present
 from router.config import Config, LicenseConfig
 from router.decision import Decision, Evidence, blocked, decide, state_invalid
 from router.errors import StateError
@@ -25,7 +25,7 @@ from router.identity import load_identity
 from router.journal import Journal, JournalBlocked
 from router.keysets import Keysets
 from router.lease_store import BUNDLE_FILE, LICENSE_FILE, LeaseState, LeaseStore
-from router.state import State, StateFile, StateInvalid
+from router.state import Anchor, State, StateFile, StateInvalid
 
 POLL_S: Final = 0.5
 """How often watched files are looked at."""
@@ -181,11 +181,10 @@ class Guard:
         else:
             self._floor_failed = False
 
-    async def vouched(self, now: int) -> None:
-        """Take an instant the portal vouched for just now: the clock goes on from it."""
+    async def vouched(self, anchor: Anchor) -> None:
+        """Take an instant the portal vouched for: the clock goes on from it."""
         if self._journal is None:
             return
-        anchor = anchor_at(now, self._clock)
         try:
             await self._journal.update(lambda state: state.anchored(anchor))
         except JournalBlocked as error:

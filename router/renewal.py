@@ -22,7 +22,7 @@ from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
 from router.agent import Grounds, enroll, fetch_license, newer_license, renew
-from router.clock import Clock
+from router.clock import Clock, anchor_at
 from router.config import LicenseConfig
 from router.decision import Decision
 from router.errors import Refused, RouterError, Unreachable
@@ -39,6 +39,7 @@ from router.lease_store import (
     StoreInUse,
 )
 from router.reporting import usage_of
+from router.state import Anchor
 
 POLL_S: Final = 1.0
 """How often it is looked whether something is due."""
@@ -56,8 +57,8 @@ class Outcome:
 
     lease: Lease | None = None
     """The new lease; None where none was due, or none came."""
-    fresh: bool = False
-    """Whether the lease tells the time."""
+    anchor: Anchor | None = None
+    """The time the lease tells, tied to the moment it came; None where it tells none."""
 
 
 class Renewal:
@@ -128,8 +129,8 @@ class Renewal:
         if why in CLOCK_CODES and self._guard.is_anchored:
             why = None
         outcome = await asyncio.to_thread(self._attempt, grounds, why, asked)
-        if outcome.lease is not None and outcome.fresh:
-            await self._guard.vouched(outcome.lease.issued_at)
+        if outcome.anchor is not None:
+            await self._guard.vouched(outcome.anchor)
 
     def _known_license(self, decision: Decision) -> Verified[License] | None:
         """Return the license requests are made for: the last genuine one, in use or not."""
@@ -214,7 +215,7 @@ class Renewal:
         if state.lease is None:
             if self._code is None:
                 return
-            outcome.lease = self._enroll(store, grounds, self._code, fetch)
+            outcome.lease, grounds = self._enroll(store, grounds, self._code, fetch)
         else:
             if cause in KEY_CODES:
                 # Where the portal has no newer one, asking at once again is no use.
@@ -224,7 +225,8 @@ class Renewal:
                 outcome.lease, grounds = self._renew(store, grounds, fetch)
         state = store.load()
         if outcome.lease is not None:
-            outcome.fresh = state.failures == 0
+            if state.failures == 0:
+                outcome.anchor = anchor_at(outcome.lease.issued_at, self._clock)
             self._note_place(store, state)
         held = state.held()
         assert held is not None
@@ -243,28 +245,40 @@ class Renewal:
             )
         self._recovered()
 
-    def _enroll(self, store: LeaseStore, grounds: Grounds, code: str, fetch: Fetch) -> Lease:
-        lease = enroll(
-            store,
-            grounds,
-            code,
-            fetch,
-            fingerprint=self._policy.instance_fingerprint or None,
-            license_path=self._policy.path,
-            keyset_path=self._keyset,
-        )
-        self._log(f"enrolled as {lease.instance_id}")
-        return lease
+    def _enroll(
+        self, store: LeaseStore, grounds: Grounds, code: str, fetch: Fetch
+    ) -> tuple[Lease, Grounds]:
+        def ask(grounds: Grounds) -> Lease:
+            return enroll(
+                store,
+                grounds,
+                code,
+                fetch,
+                fingerprint=self._policy.instance_fingerprint or None,
+                license_path=self._policy.path,
+                keyset_path=self._keyset,
+            )
 
-    def _renew(self, store: LeaseStore, grounds: Grounds, fetch: Fetch) -> tuple[Lease, Grounds]:
-        """Renew; a key that is not known is looked for in a newer keyset, once."""
+        lease, grounds = self._with_keys(grounds, fetch, ask)
+        self._log(f"enrolled as {lease.instance_id}")
+        return lease, grounds
+
+    def _with_keys(
+        self, grounds: Grounds, fetch: Fetch, ask: Callable[[Grounds], Lease]
+    ) -> tuple[Lease, Grounds]:
+        """Ask; a key that is not known is looked for in a newer keyset, once."""
         try:
-            lease = renew(store, grounds, fetch)
+            return ask(grounds), grounds
         except LicensingError as error:
             if error.code not in KEY_CODES:
                 raise
-            grounds = self._fetch_keyset(grounds, fetch)
-            lease = renew(store, grounds, fetch)
+        grounds = self._fetch_keyset(grounds, fetch)
+        return ask(grounds), grounds
+
+    def _renew(self, store: LeaseStore, grounds: Grounds, fetch: Fetch) -> tuple[Lease, Grounds]:
+        lease, grounds = self._with_keys(
+            grounds, fetch, lambda grounds: renew(store, grounds, fetch)
+        )
         if lease.status != "active":
             self._log(f"the portal says: {lease.status} ({lease.reason or 'no reason given'})")
         return lease, grounds

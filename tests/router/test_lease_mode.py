@@ -203,6 +203,13 @@ def test_rotated_keys_reach_a_leased_router(site: Leased, roots: bool) -> None:
     ]
 
 
+def test_a_router_with_an_old_keyset_enrolls_with_the_keys_of_today(site: Leased) -> None:
+    site.portal.rotate()
+    site.start(with_code=True)
+    site.house.wait_for(None)
+    assert site.house.status().json["lease"]["status"] == "serving"
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -103,3 +103,39 @@ def test_a_key_nobody_knows_is_not_asked_for_again_and_again(tmp_path: Path) -> 
         await guard.close()
 
     asyncio.run(live())
+
+
+def test_the_time_a_lease_tells_is_that_of_the_moment_it_came(tmp_path: Path) -> None:
+    """What is fetched after the lease may take long; the clock does not lose that time."""
+    ticks = Ticks(time=AT)
+    portal = Simulator(lambda: ticks.time)
+    network = Faults(portal)
+    (tmp_path / "license.json").write_bytes(portal.license)
+    (tmp_path / "keyset.json").write_bytes(portal.keyset)
+
+    def fetch(path: str, body: bytes | None, max_bytes: int = 0) -> Answer:
+        answer = network.handle("GET" if body is None else "POST", path, body or b"")
+        if path != "/v1/enrollments":
+            ticks.pass_by(29)
+        assert answer is not None
+        return Answer(answer.status, answer.content_type, answer.body)
+
+    async def live() -> None:
+        config = parse_config(CONFIG, tmp_path)
+        guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=lambda _: None)
+        renewal = Renewal(
+            config.server.license,
+            guard,
+            clock=ticks,
+            log=lambda _: None,
+            connect=lambda origin: fetch,
+            code=portal.code(),
+        )
+        await guard.check()
+        await renewal.look()
+        assert ticks.time == AT + 2 * 29
+        assert guard.is_anchored
+        assert guard.now() == ticks.time
+        await guard.close()
+
+    asyncio.run(live())
