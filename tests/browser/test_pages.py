@@ -4,7 +4,7 @@ Each is photographed in light, in dark and 360 pixels wide, to var/screenshots/,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ from uuid import uuid4
 import pyotp
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.browser.browsing import (
     COLD_PAGE_BYTES,
@@ -85,6 +86,9 @@ class Walk:
         """Sign in by the forms, as somebody else than before."""
         page = self.visit.page
         self.visit.context.clear_cookies()
+        # A page that refreshes itself can cut our own way off: leave it first.
+        with suppress(PlaywrightError):
+            page.goto("about:blank")
         page.goto(f"{self.site.origin}/sign-in")
         sign_in(page, email)
         if code is not None:
