@@ -25,6 +25,7 @@ from licensing.verify import (
     verify_bundle,
     verify_keyset,
 )
+from router import codes
 from router.courier_commands import add_courier
 from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
@@ -262,8 +263,12 @@ def run_explain(options: argparse.Namespace) -> int:
     elif code in ROUTER_CODES:
         shown = ROUTER_CODES[code]
         facts = {"code": code, "meaning": shown.meaning, "next_step": shown.next_step}
+    elif code in codes.CODES:
+        other = codes.CODES[code]
+        facts = {"code": code, "meaning": other.meaning, "next_step": other.next_step}
     else:
-        raise UsageError(f"no code {code!r}; known are {', '.join([*CODES, *ROUTER_CODES])}")
+        known_codes = [*CODES, *ROUTER_CODES, *codes.CODES]
+        raise UsageError(f"no code {code!r}; known are {', '.join(known_codes)}")
     show(facts, as_json=options.json)
     return OK
 

@@ -35,6 +35,7 @@ from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
 from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
+from router import codes
 from router.cli import _parser
 from router.config import known_paths, load_config
 from tests.databases import copied_file
@@ -158,6 +159,14 @@ def test_every_code_has_a_section() -> None:
     assert verifying[-1] == "Codes of the command itself"
     assert shown == list(ROUTER_CODES)
     assert refusing[: len(REFUSALS)] == [refusal.code for refusal in REFUSALS]
+
+
+def test_every_refusal_of_the_portal_can_be_explained() -> None:
+    refusals = {refusal.code for refusal in REFUSALS}
+    assert refusals <= codes.CODES.keys()
+    page = (DOCS / "router" / "errors.md").read_text()
+    for code in codes.CODES:
+        assert f"### {code}\n" in page or f"| `{code}` |" in page, code
 
 
 def test_every_section_says_what_it_means_how_to_see_and_mend_it() -> None:
