@@ -66,7 +66,7 @@ class Guard:
         self._journal: Journal | None = None
         self._decision = blocked("license-invalid", "not-checked", clock.wall())
         self._signatures: tuple[Signature, ...] = ()
-        self._woken = False
+        self._woken = asyncio.Event()
         self._due_at = 0
         self._seen_at = 0
         self._floor_failed = False
@@ -109,8 +109,8 @@ class Guard:
         return self._due_at
 
     def wake(self) -> None:
-        """Check at the next look."""
-        self._woken = True
+        """Check now."""
+        self._woken.set()
 
     async def check(self) -> Decision:
         """Judge what lies there now, make the state durable and publish the decision.
@@ -118,7 +118,7 @@ class Guard:
         Raises:
             StateError: another process holds the state, or its directory cannot be used.
         """
-        self._woken = False
+        self._woken.clear()
         self._signatures = await asyncio.to_thread(self._look)
         opened = self._open_state()
         now = self._seen_at = self.now()
@@ -149,10 +149,10 @@ class Guard:
     async def run(self) -> None:
         """Check whenever there is a reason to; ends by being cancelled."""
         while True:
-            await self._wait(POLL_S)
+            await pause(self._wait(POLL_S), self._woken)
             now = self.now()
             if (
-                self._woken
+                self._woken.is_set()
                 or now >= self._due_at
                 # A clock that was set back makes every moment that was planned meaningless.
                 or now < self._seen_at
@@ -278,6 +278,17 @@ class Guard:
             instance_keyid=None if identity is None else identity.keyid,
             lease_problem=problem,
         )
+
+
+async def pause(wait: Awaitable[None], woken: asyncio.Event) -> None:
+    """Wait, or until woken."""
+    tasks = [asyncio.ensure_future(wait), asyncio.ensure_future(woken.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def lease_directory(policy: LicenseConfig) -> Path:

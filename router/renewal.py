@@ -28,7 +28,7 @@ from router.decision import Decision
 from router.errors import Refused, RouterError, Unreachable
 from router.fetch import Fetch, require_answer
 from router.files import read_at_most, write_atomically
-from router.guard import Guard
+from router.guard import Guard, pause
 from router.keysets import take_update
 from router.lease_store import (
     BACKOFF_S,
@@ -90,7 +90,7 @@ class Renewal:
         self._code = code
         self._keyset = keyset
         self._wait = wait
-        self._asked = False
+        self._asked = asyncio.Event()
         self._told: str | None = None
         self._license: Verified[License] | None = None
         self._ask_at: int | None = None
@@ -100,14 +100,14 @@ class Renewal:
         self._ask_every_s = min(max(interval, ASK_S[0]), ASK_S[1])
 
     def wake(self) -> None:
-        """Ask at the next look, due or not."""
-        self._asked = True
+        """Ask now, due or not."""
+        self._asked.set()
 
     async def run(self) -> None:
         """Renew whenever it is due; ends by being cancelled."""
         while True:
             await self.look()
-            await self._wait(POLL_S)
+            await pause(self._wait(POLL_S), self._asked)
 
     async def look(self) -> None:
         """Do what is due now: one attempt at most."""
@@ -116,7 +116,8 @@ class Renewal:
         if license_ is None or license_.document.mode != "lease" or trust is None:
             return
         now = self._guard.now()
-        asked, self._asked = self._asked, False
+        asked = self._asked.is_set()
+        self._asked.clear()
         grounds = Grounds(
             license_,
             trust,
@@ -128,7 +129,14 @@ class Renewal:
         why = decision.cause
         if why in CLOCK_CODES and self._guard.is_anchored:
             why = None
-        outcome = await asyncio.to_thread(self._attempt, grounds, why, asked)
+        try:
+            outcome = await asyncio.to_thread(self._attempt, grounds, why, asked)
+        except StoreInUse:
+            # A command works there at the moment.
+            await self._wait(POLL_S)
+            if asked:
+                self._asked.set()
+            return
         if outcome.anchor is not None:
             await self._guard.vouched(outcome.anchor)
 
@@ -151,7 +159,11 @@ class Renewal:
     # On a thread.
 
     def _attempt(self, grounds: Grounds, cause: str | None, asked: bool) -> Outcome:
-        """Do what is due, holding the lease directory; what goes wrong is kept and told."""
+        """Do what is due, holding the lease directory; what goes wrong is kept and told.
+
+        Raises:
+            StoreInUse: a command holds the directory.
+        """
         outcome = Outcome()
         try:
             state = self._store.load()
@@ -163,7 +175,7 @@ class Renewal:
                 except (RouterError, LicensingError, OSError) as error:
                     self._failed(store, error, grounds.at)
         except StoreInUse:
-            self._asked = asked
+            raise
         except (RouterError, OSError) as error:
             self._tell(f"the lease directory cannot be used: {error}")
         return outcome

@@ -37,6 +37,8 @@ HERE: Final = Path(__file__).parent
 NAME: Final = "smart-router-license"
 ROUTER_NEEDS: Final = "router"
 """The extra of the project whose packages a router needs."""
+LOCKED: Final = "locked.txt"
+"""Beside the wheels: the lock they were fetched by."""
 _PIN: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ ;\\]+)", re.MULTILINE)
 
 PROJECT: Final = """\
@@ -123,11 +125,15 @@ def _name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
+def locked_text() -> str:
+    """Return the lock of all a router needs."""
+    return "\n".join(pinned().values()) + "\n"
+
+
 def download_wheels(directory: Path) -> None:
     """Fetch the wheels a router needs for this platform, checked against the lock."""
     directory.mkdir(parents=True, exist_ok=True)
-    locked = directory / "locked.txt"
-    text = "\n".join(pinned().values()) + "\n"
+    locked, text = directory / LOCKED, locked_text()
     if locked.is_file() and locked.read_text() == text:
         return
     for old in directory.glob("*.whl"):
@@ -181,6 +187,10 @@ def build(keyset_path: Path, output: Path, wheels: Path, epoch: int) -> list[Pat
     """
     keyset = keyset_path.read_bytes()
     check_keyset(keyset, unix_now())
+    if not (wheels / LOCKED).is_file() or (wheels / LOCKED).read_text() != locked_text():
+        raise ReleaseError(
+            f"{wheels} does not hold the locked wheels: python -m devtools.release --only-download"
+        )
     version = str(project()["version"])
     platform = sysconfig.get_platform().replace("-", "_")
     python = f"py{sys.version_info.major}{sys.version_info.minor}"

@@ -63,7 +63,7 @@ class Installed:
         return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Build once, install once."""
     place = tmp_path_factory.mktemp("release")

@@ -7,7 +7,7 @@ import sys
 
 def test_it_measures_both_servers_in_one_run() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "devtools.router_bench", "--rounds=2", "--seconds=0.5"],
+        [sys.executable, "-m", "devtools.router_bench", "--rounds=1", "--seconds=0.4"],
         capture_output=True,
         text=True,
         timeout=60,
