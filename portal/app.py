@@ -19,6 +19,7 @@ from portal.web import (
     deployments,
     dev_mail,
     documents,
+    downloads,
     errors,
     headers,
     health,
@@ -50,7 +51,7 @@ MAX_FORM_PARTS = 200
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
 """Served wherever people are: each of their surfaces stands by itself."""
 BY_SURFACE = {
-    "public": (public.blueprint,),
+    "public": (public.blueprint, downloads.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,

@@ -54,6 +54,8 @@ class Settings:
     """`smtp://host:port` or `smtps://…`; None: mail is written to `mail_dir`."""
     smtp_password_file: Path | None
     mail_dir: Path
+    downloads_dir: Path
+    """Where the router's releases lie, for /downloads."""
     staff_address: str
     denied_domains: frozenset[str]
     log_level: str
@@ -195,6 +197,9 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         mail_from=_mail_from(environment.get("PORTAL_MAIL_FROM") or "licenses@localhost"),
         smtp_url=_smtp_url(environment.get("PORTAL_SMTP_URL") or None),
         smtp_password_file=Path(smtp_password_file).absolute() if smtp_password_file else None,
+        downloads_dir=Path(
+            environment.get("PORTAL_DOWNLOADS_DIR") or data_dir / "downloads"
+        ).absolute(),
         mail_dir=data_dir / "mail",
         staff_address=environment.get("PORTAL_STAFF_ADDRESS") or "",
         denied_domains=frozenset(

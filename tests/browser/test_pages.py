@@ -136,6 +136,7 @@ def test_public_pages(chromium: Browser, site: Site) -> None:
     with walking(chromium, site, "public") as walk:
         walk.open("/", "landing")
         walk.open("/plans", "plans")
+        walk.open("/downloads", "downloads")
         for topic in ("verify", "terms", "problems", "contact", "offline-or-leased"):
             walk.open(f"/help/{topic}", f"help-{topic}")
         walk.open("/sign-up", "sign-up")
