@@ -23,14 +23,13 @@ from portal.db.bundles import latest_bundle, latest_keyset
 from portal.db.instances import Instance
 from portal.db.leases import Lease
 from portal.db.licenses import current_license
-from portal.domain.errors import NotFound, Unavailable
+from portal.domain.errors import NotFound
 from portal.domain.lease_errors import MalformedRequest, UnknownInstance
-from portal.domain.ports import SignerUnavailable
 from portal.services.audit import record
-from portal.services.context import Actor, Context, Transactions
+from portal.services.context import Context
 from portal.services.enrollments import enroll, verify_enrollment_request
 from portal.services.instances import account_instance
-from portal.services.leases import renew_now
+from portal.services.leases import renew
 
 MAX_UPLOAD_BYTES = 40 * 1024
 
@@ -87,48 +86,37 @@ def read_upload(data: bytes) -> Upload:
     return Upload(envelope, previous)
 
 
-def answer_upload(
-    transactions: Transactions, actor: Actor, account_id: str, upload: Upload
-) -> Answered:
-    """Answer a request of one of the account's routers.
+def answer_upload(context: Context, account_id: str, upload: Upload) -> Answered:
+    """Answer a request of one of the account's routers, and note who brought it.
 
     Raises:
         ProtocolError: a refusal of the lease protocol; nothing changed.
-        Unavailable: leases cannot be signed at the moment.
+        ChainMoved: another request of the router was answered at the same time.
+        SignerUnavailable: this process does not hold the key now.
     """
-    try:
-        if upload.enrolls:
-            return _enroll(transactions, actor, account_id, upload.envelope)
-        return _renew(transactions, actor, account_id, upload)
-    except SignerUnavailable as error:
-        raise Unavailable("Leases cannot be signed at the moment.") from error
-
-
-def _enroll(
-    transactions: Transactions, actor: Actor, account_id: str, envelope: Envelope
-) -> Answered:
-    verified = verify_enrollment_request(envelope)
-    with transactions.writing(actor) as context:
-        known = context.session.scalar(select(Instance).where(Instance.keyid == verified.keyid))
-        instance, lease = enroll(context, verified)
+    keyid = upload.envelope.signatures[0].keyid
+    known = context.session.scalar(select(Instance).where(Instance.keyid == keyid))
+    if upload.enrolls:
+        instance, lease = enroll(context, verify_enrollment_request(upload.envelope))
         if instance.account_id != account_id:
             # The unit is rolled back, and the code keeps its use.
             raise UnknownInstance("The enrollment code is another account's.")
-        _note(context, instance, "enrollment")
-    return Answered(instance.id, _lease_id(lease), again=known is not None)
-
-
-def _renew(transactions: Transactions, actor: Actor, account_id: str, upload: Upload) -> Answered:
-    keyid = upload.envelope.signatures[0].keyid
-    with transactions.reading(actor) as context:
-        instance = context.session.scalar(select(Instance).where(Instance.keyid == keyid))
-        if instance is None or instance.account_id != account_id:
+        again = known is not None
+    else:
+        if known is None or known.account_id != account_id:
             raise UnknownInstance("No router of this account has the key that signed the file.")
-        instance_id = instance.id
-    outcome = renew_now(transactions, actor, upload.envelope, upload.previous)
-    with transactions.writing(actor) as context:
-        _note(context, context.session.get_one(Instance, instance_id), "lease")
-    return Answered(instance_id, _lease_id(outcome.envelope), again=outcome.replayed)
+        outcome = renew(context, upload.envelope, upload.previous, whole=True)
+        assert outcome is not None, "a whole unit answers every step"
+        instance, lease, again = known, outcome.envelope, outcome.replayed
+    record(
+        context,
+        "instance.courier-answered",
+        "instance",
+        instance.id,
+        account_id=account_id,
+        lease_id=(lease_id := _lease_id(lease)),
+    )
+    return Answered(instance.id, lease_id, again)
 
 
 def _lease_id(lease: bytes) -> str:

@@ -59,12 +59,9 @@ from portal.domain.leases import (
     slots_held,
 )
 from portal.services.audit import record
-from portal.services.context import Actor, Context, Transactions
+from portal.services.context import Context
 from portal.services.instances import give_up_slot, instances_of
 from portal.services.keys import current_keyset, sign_payload, unix
-
-ATTEMPTS: Final = 5
-"""How often a request that lost a race comes again."""
 
 
 @dataclass(frozen=True)
@@ -330,30 +327,6 @@ def renew(
             raise RequestReplayed("This request id was answered more than 90 days ago.")
         return Outcome(head.answer, replayed=True)
     return _renew(context, verified, head, prev_lease, whole=whole)
-
-
-def renew_now(
-    transactions: Transactions, actor: Actor, envelope: Envelope, prev_lease: bytes | None
-) -> Outcome:
-    """Answer a lease request in as few statements as it needs; racing requests come again.
-
-    Raises:
-        ProtocolError: a refusal of the lease protocol; nothing changed.
-        SignerUnavailable: this process does not hold the key now.
-        Unavailable: too many requests of the instance at once.
-    """
-    for _ in range(ATTEMPTS):
-        try:
-            with transactions.statements(actor) as context:
-                outcome = renew(context, envelope, prev_lease, whole=False)
-            if outcome is None:
-                with transactions.writing(actor) as context:
-                    outcome = renew(context, envelope, prev_lease, whole=True)
-        except ChainMoved:
-            continue
-        if outcome is not None:
-            return outcome
-    raise Unavailable("Too many requests of this instance at once.")
 
 
 def _peek(envelope: Envelope) -> tuple[str, str]:

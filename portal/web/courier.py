@@ -6,13 +6,14 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.file import FileField
 from markupsafe import Markup
 from wtforms import TextAreaField
-from wtforms.validators import Length
+from wtforms.validators import Length, ValidationError
 
 from licensing.courier import to_parts
 from portal.domain import roles
-from portal.domain.errors import PortalError
 from portal.domain.lease_errors import ProtocolError
+from portal.domain.ports import SignerUnavailable
 from portal.services import courier, instances
+from portal.services.leases import ChainMoved
 from portal.web.access import for_members
 from portal.web.forms import PortalForm
 from portal.web.limits import limit
@@ -31,12 +32,19 @@ class UploadForm(PortalForm):
 
     file = FileField("File")
     text = TextAreaField("Or the text of its QR codes", [Length(max=100_000)])
+    content = b""
+    """What was brought."""
 
-    def content(self) -> bytes:
-        """Return what was brought; empty where nothing was."""
-        sent = request.files.get("file")
-        data = sent.read(courier.MAX_UPLOAD_BYTES * 2 + 1) if sent is not None else b""
-        return data or (self.text.data or "").strip().encode("utf-8", "replace")
+    def validate_file(self, field: FileField) -> None:
+        """Take what was brought.
+
+        Raises:
+            ValidationError: nothing was.
+        """
+        sent = field.data.read(courier.MAX_UPLOAD_BYTES * 2 + 1) if field.data else b""
+        self.content = sent or (self.text.data or "").strip().encode("utf-8", "replace")
+        if not self.content:
+            raise ValidationError("Choose the file that router-license courier request wrote.")
 
 
 def page(form: UploadForm, status: int = 200) -> ResponseReturnValue:
@@ -58,21 +66,17 @@ def upload() -> ResponseReturnValue:
     form = UploadForm()
     if not form.validate_on_submit():
         return page(form, 400)
-    data = form.content()
-    if not data:
-        form.file.errors = ["Choose the file that router-license courier request wrote."]
-        return page(form, 400)
     limit("courier", account_id(), UPLOADS_AN_HOUR, HOUR_S)
     try:
-        answered = courier.answer_upload(
-            portal().transactions, request_actor(), account_id(), courier.read_upload(data)
-        )
+        brought = courier.read_upload(form.content)
+        with portal().transactions.writing(request_actor()) as context:
+            answered = courier.answer_upload(context, account_id(), brought)
     except ProtocolError as error:
         form.file.errors = [f"{error.message} {error.next_action}"]
         return page(form, 400)
-    except PortalError as error:
-        form.show(error)
-        return page(form, error.status)
+    except (ChainMoved, SignerUnavailable):
+        form.file.errors = ["The portal cannot answer it at the moment. Bring it again."]
+        return page(form, 503)
     return redirect(
         url_for(
             "courier.answer",

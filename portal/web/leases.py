@@ -18,7 +18,7 @@ from portal.domain.lease_errors import (
 from portal.domain.ports import SignerUnavailable
 from portal.services.context import Actor
 from portal.services.enrollments import enroll, verify_enrollment_request
-from portal.services.leases import fetch_license, release_lease, renew_now
+from portal.services.leases import ChainMoved, fetch_license, release_lease, renew
 from portal.web.access import machine
 from portal.web.portal import portal, request_actor
 
@@ -27,6 +27,7 @@ blueprint = Blueprint("leases", __name__, url_prefix="/v1")
 MAX_BODY_BYTES = 40 * 1024
 ENROLLMENTS_PER_ADDRESS = 100
 ENROLLMENT_WINDOW_S = 600
+ATTEMPTS = 5
 
 
 def read_body() -> object:
@@ -122,11 +123,22 @@ def enrollments() -> Response:
 def leases() -> Response:
     """Renew a lease."""
     envelope, previous = lease_request()
+    transactions = portal().transactions
     actor = instance_actor(envelope.signatures[0].keyid)
-    try:
-        return answer(renew_now(portal().transactions, actor, envelope, previous).envelope)
-    except SignerUnavailable as error:
-        raise Unavailable("Leases cannot be signed at the moment.") from error
+    for _ in range(ATTEMPTS):
+        try:
+            with transactions.statements(actor) as context:
+                outcome = renew(context, envelope, previous, whole=False)
+            if outcome is None:
+                with transactions.writing(actor) as context:
+                    outcome = renew(context, envelope, previous, whole=True)
+        except ChainMoved:
+            continue
+        except SignerUnavailable as error:
+            raise Unavailable("Leases cannot be signed at the moment.") from error
+        if outcome is not None:
+            return answer(outcome.envelope)
+    raise Unavailable("Too many requests of this instance at once.")
 
 
 @blueprint.post("/licenses")
