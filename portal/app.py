@@ -19,7 +19,6 @@ from portal.web import (
     deployments,
     dev_mail,
     documents,
-    downloads,
     errors,
     headers,
     health,
@@ -27,6 +26,7 @@ from portal.web import (
     leases,
     licenses,
     public,
+    releases,
     request_log,
     requests,
     security,
@@ -51,7 +51,7 @@ MAX_FORM_PARTS = 200
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
 """Served wherever people are: each of their surfaces stands by itself."""
 BY_SURFACE = {
-    "public": (public.blueprint, downloads.blueprint),
+    "public": (public.blueprint, releases.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,

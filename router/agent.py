@@ -26,6 +26,7 @@ from router.errors import Refused, RouterError, StateError, Unreachable, UsageEr
 from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
 from router.identity import Identity, load_identity, make_identity
 from router.lease_store import LeaseState, LeaseStore, new_request_id
+from router.state import State
 
 SOFTWARE: Final = "router-license/0.1.0"
 BOOT_ID: Final = secrets.token_hex(16)
@@ -93,6 +94,20 @@ def best_grounds(
             return Grounds(max(good, key=lambda each: each.document.revision), trust, at)
     assert ours.error is not None
     raise ours.error
+
+
+def usage_of(state: State, license_: Verified[License], lease: Lease | None) -> Usage | None:
+    """Return what this instance used of the budget that counts; None where there is none.
+
+    That is the lease's where it is for this very license, else the license's own.
+    """
+    budget = license_.document.budget
+    if lease is not None and lease.license_sha256 == license_.payload_sha256:
+        budget = lease.budget or budget
+    tally = None if budget is None else state.budgets.tallies.get(budget.budget_id)
+    if budget is None or tally is None:
+        return None
+    return Usage(budget_id=budget.budget_id, tokens_total=tally.used, requests_total=tally.requests)
 
 
 def enroll(

@@ -354,6 +354,8 @@ def _decide(
             stopped = _block(_Failure(code, f"lease-{found.status}"), judged, now)
             return replace(stopped, lease=lease_facts), state
         ends.append((found.grace_until_at, "license-lease-expired"))
+        if found.clone_warning:
+            warnings.append("the portal saw two routers use this lease: see the instance's page")
         if found.license_sha256 == judged.verified.payload_sha256:
             narrowed = _narrow(license_, found)
 

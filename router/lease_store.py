@@ -261,6 +261,7 @@ class LeaseStore:
             bytes.fromhex(state.secret)
         except ValueError as error:
             raise StateError(f"{path} is damaged; enroll anew") from error
+        state.held()  # what is loaded can be read
         return state
 
     def save(self, state: LeaseState) -> None:

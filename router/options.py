@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
 from licensing.errors import LicensingError
 from licensing.keys import PublicKey
-from licensing.license import License
 from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, verify_bundle, verify_keyset
 from router.clock import unix_now
 from router.errors import UsageError
@@ -152,7 +151,7 @@ def remembered_grounds(options: argparse.Namespace, state: "LeaseState", at: int
     return replace(
         grounds,
         bundle_version=0 if bundle is None else bundle_version(bundle, trust, at),
-        usage=reported_usage(state, grounds.license.document),
+        usage=reported_usage(state, grounds),
     )
 
 
@@ -192,18 +191,19 @@ def bundle_version(data: bytes, trust: Trust, at: int) -> int:
         return 0
 
 
-def reported_usage(state: "LeaseState", license_: License) -> "Usage | None":
+def reported_usage(state: "LeaseState", grounds: "Grounds") -> "Usage | None":
     """Return what the router beside the lease directory used; None where none says where it is."""
     if state.state_path is None:
         return None
-    from router.reporting import usage_of
+    from router.agent import usage_of
     from router.state import StateFile, StateInvalid
 
     try:
-        return usage_of(StateFile(Path(state.state_path)).peek(), None, license_)
+        counted = StateFile(Path(state.state_path)).peek()
     except StateInvalid as error:
         say(f"warning: usage is not reported: {error.message}")
         return None
+    return usage_of(counted, grounds.license, state.held())
 
 
 def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from licensing.enrollment import Usage
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES, MAX_KEYSET_BYTES
 from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
-from router.agent import Grounds, enroll, fetch_license, newer_license, renew
+from router.agent import Grounds, enroll, fetch_license, newer_license, renew, usage_of
 from router.clock import Clock, anchor_at
 from router.config import LicenseConfig
 from router.decision import Decision
@@ -38,7 +39,6 @@ from router.lease_store import (
     LeaseStore,
     StoreInUse,
 )
-from router.reporting import usage_of
 from router.state import Anchor
 
 POLL_S: Final = 1.0
@@ -123,7 +123,7 @@ class Renewal:
             trust,
             now,
             bundle_version=self._bundle_version(license_.document),
-            usage=usage_of(self._guard.state, decision, license_.document),
+            usage=self._usage(license_),
             clock=self._clock,
         )
         why = decision.cause
@@ -150,6 +150,12 @@ class Renewal:
                 state.last_valid.data, trust, self._guard.now()
             ).verified
         return self._license
+
+    def _usage(self, license_: Verified[License]) -> Usage | None:
+        state, leased = self._guard.state, self._guard.lease_state
+        if state is None:
+            return None
+        return usage_of(state, license_, None if leased is None else leased.held())
 
     def _bundle_version(self, license_: License) -> int:
         state = self._guard.state

@@ -24,7 +24,7 @@ import tempfile
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from licensing.errors import LicensingError
 from licensing.keys import Keyset
@@ -84,18 +84,22 @@ def check_keyset(data: bytes, at: int) -> Verified[Keyset]:
     return verified
 
 
-def project() -> dict[str, object]:
-    """Return the project's own metadata."""
-    table: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return table
+def version() -> str:
+    """Return the project's version."""
+    return str(_project()["version"])
 
 
 def needs() -> list[str]:
     """Return what a router depends on directly, as the project states it."""
-    table = project()
-    extras = table["optional-dependencies"]
-    assert isinstance(extras, dict)
-    return [*table["dependencies"], *extras[ROUTER_NEEDS]]  # type: ignore[misc]
+    table = _project()
+    own: list[str] = table["dependencies"]
+    extra: list[str] = table["optional-dependencies"][ROUTER_NEEDS]
+    return [*own, *extra]
+
+
+def _project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
 
 
 def pinned() -> dict[str, str]:
@@ -161,7 +165,7 @@ def build_wheel(keyset: bytes, directory: Path, epoch: int) -> Path:
             for source in sorted((ROOT / package).glob("*.py")):
                 shutil.copy(source, place / package / source.name)
         (place / "router" / "trust" / "keyset.json").write_bytes(keyset)
-        text = PROJECT.format(name=NAME, version=project()["version"], dependencies=needs())
+        text = PROJECT.format(name=NAME, version=version(), dependencies=needs())
         (place / "pyproject.toml").write_text(text.replace("'", '"'))
         for path in place.rglob("*"):
             os.utime(path, (epoch, epoch))
@@ -191,10 +195,9 @@ def build(keyset_path: Path, output: Path, wheels: Path, epoch: int) -> list[Pat
         raise ReleaseError(
             f"{wheels} does not hold the locked wheels: python -m devtools.release --only-download"
         )
-    version = str(project()["version"])
     platform = sysconfig.get_platform().replace("-", "_")
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    top = f"{NAME}-{version}-{python}-{platform}"
+    top = f"{NAME}-{version()}-{python}-{platform}"
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         own = build_wheel(keyset, Path(scratch), epoch)

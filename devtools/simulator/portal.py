@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from devtools.vectors.keys import (
     FILLERS,
@@ -46,6 +46,9 @@ CODE_S: Final = DAY_S
 FORKS: Final = 3
 """So many within two lifetimes of a lease are a suspected clone."""
 ISSUER: Final = "metrum.ai"
+LeaseStatus = Literal["active", "suspended", "revoked", "superseded", "ended"]
+Standing = tuple[LeaseStatus, str | None, str | None]
+"""Status, reason, and the license that took its place."""
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _JSON: Final = "application/json"
 
@@ -226,12 +229,12 @@ class Simulator:
         self.db.bundles.append((version, self._sign(bundle, REVOCATION)))
         return version
 
-    def revoke(self, status: str = "revoked") -> int:
+    def revoke(self, status: Literal["revoked", "suspended"] = "revoked") -> int:
         """Revoke the current license by a bundle, and its leases."""
         self.db.revoked = status == "revoked"
         entry = RevocationEntry(
             license_id=self.db.licenses[-1][1].license_id,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             effective_at=self.now,
             reason="withdrawn",
         )
@@ -246,7 +249,7 @@ class Simulator:
         if roots:
             self.db.root_key = NEW_ROOT_1 if before == ROOT_1 else ROOT_1
         at = self.now
-        used: dict[str, tuple[TestKey, str]] = {
+        used: dict[str, tuple[TestKey, Literal["license", "lease", "revocation"]]] = {
             LICENSE.keyid: (LICENSE, "license"),
             REVOCATION.keyid: (REVOCATION, "revocation"),
             LEASE.keyid: (LEASE, "lease"),
@@ -275,7 +278,7 @@ class Simulator:
                     keyid=key.keyid,
                     alg="ed25519",
                     public_key=key.public_key,
-                    role=role,  # type: ignore[arg-type]
+                    role=role,
                     status="active",
                     not_before_at=0,
                     not_after_at=2**40,
@@ -541,7 +544,7 @@ class Simulator:
             prev_sha256=instance.sha256,
             request_id=request.request_id,
             request_sha256=request_sha256,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             reason=reason,
             superseded_by=successor,
             budget=self._share(instance, license_) if status == "active" else None,
@@ -556,7 +559,7 @@ class Simulator:
         instance.lease, instance.sha256 = lease, sha256_hex(lease.to_bytes())
         return lease, body
 
-    def _status(self, license_: License, instance: Instance) -> tuple[str, str | None, str | None]:
+    def _status(self, license_: License, instance: Instance) -> Standing:
         if self.db.revoked:
             return "revoked", "withdrawn", None
         if self.db.held:
@@ -579,20 +582,18 @@ class Simulator:
             named, tokens = each.usage or ("", 0)
             return tokens if named == budget.budget_id else 0
 
-        used_by_others = granted = 0
-        for each in self.db.instances.values():
-            if each is instance:
-                continue
-            used_by_others += used_by(each)
+        def may_use(each: Instance) -> int:
             lease = each.lease
-            live = lease is not None and lease.budget is not None and lease.serves(self.now)
-            same = live and lease.budget.budget_id == budget.budget_id  # type: ignore[union-attr]
-            granted += max(used_by(each), lease.budget.tokens_total if same else 0)  # type: ignore[union-attr]
+            if lease is None or lease.budget is None or not lease.serves(self.now):
+                return 0
+            return lease.budget.tokens_total if lease.budget.budget_id == budget.budget_id else 0
+
+        others = [each for each in self.db.instances.values() if each is not instance]
         share = budget_share(
             total=budget.tokens_total,
             used=used_by(instance),
-            used_by_others=used_by_others,
-            granted_to_others=granted,
+            used_by_others=sum(used_by(each) for each in others),
+            granted_to_others=sum(max(used_by(each), may_use(each)) for each in others),
             slots=license_.limits.max_instances or 1,
         )
         return Budget(

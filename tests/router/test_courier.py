@@ -12,6 +12,7 @@ import pytest
 
 from devtools.simulator import Simulator
 from licensing.courier import from_parts, to_parts
+from licensing.lease import Lease
 from licensing.license import Budget
 from router.clock import unix_now
 from router.lease_store import LeaseState, LeaseStore
@@ -53,6 +54,13 @@ class Vault:
     def state(self) -> LeaseState:
         """What is remembered there."""
         return LeaseStore(self.lease_directory).load()
+
+    @property
+    def lease(self) -> Lease:
+        """The lease at hand."""
+        lease = self.state.held()
+        assert lease is not None
+        return lease
 
     def request(self, *more: Any) -> bytes:
         """Write a request; return what is in the file."""
@@ -133,7 +141,7 @@ def test_a_request_that_is_written_again_is_the_same_request(vault: Vault) -> No
     # The answer is lost on the way; the next file asks for the same.
     done = vault.install(vault.answer(vault.request()))
     assert done.returncode == 0
-    assert vault.state.held().seq == 2  # type: ignore[union-attr]
+    assert vault.lease.seq == 2
     assert vault.portal.log[-1][0] == "renewed"
     assert len(vault.portal.log) == 2
 
@@ -163,9 +171,7 @@ def test_what_comes_along_is_taken_up(vault: Vault) -> None:
     assert taken == ["lease", "keyset", "license", "revocation_bundle"]
     # The next request is for the license that came along.
     assert vault.install(vault.answer(vault.request())).returncode == 0
-    lease = vault.state.held()
-    assert lease is not None
-    assert lease.license_revision == 2
+    assert vault.lease.license_revision == 2
 
 
 def test_the_lease_goes_along_where_the_portal_asks_for_it(vault: Vault) -> None:

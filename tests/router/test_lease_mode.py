@@ -48,6 +48,12 @@ def damaged(site: Leased) -> None:
     (site.store.directory / "lease-state.json").write_text("{")
 
 
+def damaged_lease(site: Leased) -> None:
+    """Write over the lease inside the lease state."""
+    site.enroll()
+    site.store.save(replace(site.state, lease="{}"))
+
+
 def copied_lease(site: Leased) -> None:
     """Bring the lease of another instance."""
     site.enroll()
@@ -65,6 +71,7 @@ MODES: dict[str, tuple[str, str, Arrange]] = {
     "lease given up": (REQUIRED, "lease-released", released),
     "key gone": (REQUIRED, "instance-key-missing", without_key),
     "lease state damaged": (REQUIRED, "lease-unreadable", damaged),
+    "lease damaged": (REQUIRED, "lease-unreadable", damaged_lease),
     "lease of another": (REQUIRED, "wrong-instance", copied_lease),
     "on hold": (SUSPENDED, "lease-suspended", ended(lambda site: site.portal.hold())),
     "revoked": (
@@ -237,6 +244,19 @@ def test_no_answer_but_a_signed_one_ends_service(site: Leased, fault: str) -> No
     assert [act for act, _ in site.portal.log] == ["enrolled", "renewed"], "one chain, no fork"
 
 
+def test_an_operator_is_told_of_a_copy(site: Leased) -> None:
+    site.enroll()
+    copy = site.state
+    site.renew()
+    site.store.save(copy)
+    site.renew()
+    assert site.lease.clone_warning
+    site.start()
+    warnings = site.house.status().json["warnings"]
+    assert [each for each in warnings if "two routers use this lease" in each]
+    assert site.house.chat().status == 200, "nothing is revoked because of a fork"
+
+
 def test_usage_rides_along_and_shares_shrink(site: Leased) -> None:
     site.start_enrolled()
     for _ in range(3):
@@ -244,7 +264,8 @@ def test_usage_rides_along_and_shares_shrink(site: Leased) -> None:
     site.house.hang_up()
     site.wait_until("renewed", lambda facts: facts["lease"]["seq"] == 2)
     (instance,) = site.portal.db.instances.values()
-    assert instance.usage == (site.portal.db.licenses[0][1].budget.budget_id, 36)  # type: ignore[union-attr]
+    assert site.lease.budget is not None
+    assert instance.usage == (site.lease.budget.budget_id, 36)
 
 
 def test_the_portal_sets_a_clock_that_runs_behind(site: Leased) -> None:

@@ -1,9 +1,10 @@
 """The guard and the renewal against the real portal: what it gives is what they take."""
 
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from devtools.simulator import Faults, Simulator
+from devtools.simulator import Simulator
 from portal.services.keys import published_keyset, unix
 from router.config import parse_config
 from router.fetch import Answer, HttpFetch
@@ -19,6 +20,41 @@ server:
   listen: 127.0.0.1:8080
   license: {path: license.json, state_path: state/license-state.json}
 """
+
+
+@dataclass
+class Router:
+    """A router over a simulated portal, one request at a time."""
+
+    directory: Path
+    ticks: Ticks = field(default_factory=lambda: Ticks(time=AT))
+    delay_s: int = 0
+    """How long each answer but an enrollment's takes."""
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.portal = Simulator(lambda: self.ticks.time)
+        (self.directory / "license.json").write_bytes(self.portal.license)
+        (self.directory / "keyset.json").write_bytes(self.portal.keyset)
+        config = parse_config(CONFIG, self.directory)
+        keyset = self.directory / "keyset.json"
+        self.guard = Guard(config, keyset, clock=self.ticks, log=lambda _: None)
+        self.renewal = Renewal(
+            config.server.license,
+            self.guard,
+            clock=self.ticks,
+            log=lambda _: None,
+            connect=lambda origin: self.fetch,
+            code=self.portal.code(),
+        )
+
+    def fetch(self, path: str, body: bytes | None, max_bytes: int = 0) -> Answer:
+        """Ask the portal."""
+        self.asked.append(path)
+        answer = self.portal.handle("GET" if body is None else "POST", path, body or b"")
+        if path != "/v1/enrollments":
+            self.ticks.pass_by(self.delay_s)
+        return Answer(answer.status, answer.content_type, answer.body)
 
 
 def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_path: Path) -> None:
@@ -64,78 +100,37 @@ def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_p
 
 
 def test_a_key_nobody_knows_is_not_asked_for_again_and_again(tmp_path: Path) -> None:
-    portal = Simulator(lambda: AT)
-    network = Faults(portal)
-    (tmp_path / "license.json").write_bytes(portal.license)
-    (tmp_path / "keyset.json").write_bytes(portal.keyset)
-    asked: list[str] = []
-
-    def fetch(path: str, body: bytes | None, max_bytes: int = 0) -> Answer:
-        asked.append(path)
-        answer = network.handle("GET" if body is None else "POST", path, body or b"")
-        assert answer is not None
-        return Answer(answer.status, answer.content_type, answer.body)
+    router = Router(tmp_path)
 
     async def live() -> None:
-        config, ticks = parse_config(CONFIG, tmp_path), Ticks(time=AT)
-        guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=lambda _: None)
-        renewal = Renewal(
-            config.server.license,
-            guard,
-            clock=ticks,
-            log=lambda _: None,
-            connect=lambda origin: fetch,
-            code=portal.code(),
-        )
-        await guard.check()
-        await renewal.look()
-        assert (await guard.check()).serving
+        await router.guard.check()
+        await router.renewal.look()
+        assert (await router.guard.check()).serving
         # Somebody installs a license that no key of the keyset signed.
         stranger = Vendor("a stranger").license(deployment_id=identifier("dep", 5))
         (tmp_path / "license.json").write_bytes(stranger)
-        (guard.leases.directory / LICENSE_FILE).unlink()
-        asked.clear()
+        (router.guard.leases.directory / LICENSE_FILE).unlink()
+        router.asked.clear()
         for _ in range(30):
-            ticks.pass_by(1)
-            assert (await guard.check()).cause == "untrusted-key"
-            await renewal.look()
-        assert asked.count("/v1/keyset.json") == 1
-        await guard.close()
+            router.ticks.pass_by(1)
+            assert (await router.guard.check()).cause == "untrusted-key"
+            await router.renewal.look()
+        assert router.asked.count("/v1/keyset.json") == 1
+        await router.guard.close()
 
     asyncio.run(live())
 
 
 def test_the_time_a_lease_tells_is_that_of_the_moment_it_came(tmp_path: Path) -> None:
     """What is fetched after the lease may take long; the clock does not lose that time."""
-    ticks = Ticks(time=AT)
-    portal = Simulator(lambda: ticks.time)
-    network = Faults(portal)
-    (tmp_path / "license.json").write_bytes(portal.license)
-    (tmp_path / "keyset.json").write_bytes(portal.keyset)
-
-    def fetch(path: str, body: bytes | None, max_bytes: int = 0) -> Answer:
-        answer = network.handle("GET" if body is None else "POST", path, body or b"")
-        if path != "/v1/enrollments":
-            ticks.pass_by(29)
-        assert answer is not None
-        return Answer(answer.status, answer.content_type, answer.body)
+    router = Router(tmp_path, delay_s=29)
 
     async def live() -> None:
-        config = parse_config(CONFIG, tmp_path)
-        guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=lambda _: None)
-        renewal = Renewal(
-            config.server.license,
-            guard,
-            clock=ticks,
-            log=lambda _: None,
-            connect=lambda origin: fetch,
-            code=portal.code(),
-        )
-        await guard.check()
-        await renewal.look()
-        assert ticks.time == AT + 2 * 29
-        assert guard.is_anchored
-        assert guard.now() == ticks.time
-        await guard.close()
+        await router.guard.check()
+        await router.renewal.look()
+        assert router.ticks.time == AT + 2 * 29
+        assert router.guard.is_anchored
+        assert router.guard.now() == router.ticks.time
+        await router.guard.close()
 
     asyncio.run(live())

@@ -303,8 +303,8 @@ def test_every_page_of_every_role_is_well_formed(house: House, app: Flask) -> No
             if rule.endpoint in (
                 "licenses.download",
                 "courier.download",
-                "downloads.download",
-                "downloads.sums",
+                "releases.download",
+                "releases.sums",
             ):
                 continue
             if expected(who, access) == "in":

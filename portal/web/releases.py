@@ -14,7 +14,7 @@ from portal.domain.errors import NotFound
 from portal.web.access import public
 from portal.web.portal import portal
 
-blueprint = Blueprint("downloads", __name__, url_prefix="/downloads")
+blueprint = Blueprint("releases", __name__, url_prefix="/downloads")
 
 _RELEASE: Final = re.compile(
     r"smart-router-license-[0-9][0-9.]{0,20}-py3[0-9]{1,2}-[a-z0-9_]{1,40}\.tar\.gz"
@@ -55,7 +55,7 @@ def _sha256(path: Path, _changed_ns: int, _size: int) -> str:
 def show() -> ResponseReturnValue:
     """List the releases."""
     return render_template(
-        "public/downloads.html", releases=releases(), origin=portal().settings.origin
+        "public/releases.html", releases=releases(), origin=portal().settings.origin
     )
 
 
