@@ -318,6 +318,48 @@ def test_a_pilot_from_the_queue_to_serving(chromium: Browser, site: Site, tmp_pa
         check_files(jo, tmp_path)
 
 
+def test_a_router_without_a_network(chromium: Browser, site: Site, tmp_path: Path) -> None:
+    shell, lease = site.shell, tmp_path / "lease"
+    with somebody(chromium, site) as jo:
+        jo.join(new_address(), "Vault", by_code=True)
+        jo.follow("Request an evaluation")
+        jo.fill("What is it for?", "Answer questions behind a wall.")
+        jo.page.locator("input[name=mode][value=lease]").check()
+        jo.page.get_by_label("I accept the terms of use").check()
+        jo.press("Check your answers")
+        jo.press("Send the request")
+        jo.see(re.compile("eval-72h for"))
+        license_ = jo.save("license.json", tmp_path)
+        keyset = tmp_path / "keyset.json"
+        keyset.write_bytes(jo.page.request.get(f"{site.origin}/v1/keyset.json").body())
+
+        jo.open("/account/deployments")
+        jo.page.locator("main a[href^='/account/deployments/dep_']").first.click()
+        jo.press("Make an enrollment code")
+        code = tmp_path / "code.txt"
+        code.write_text(jo.page.locator("[data-copy-source]").first.inner_text())
+
+        for seq in (1, 2):
+            enrolling = ("--license", license_, "--keyset", keyset, "--code-file", code)
+            request = tmp_path / f"request-{seq}.json"
+            asked = shell.run(
+                "router-license",
+                *("courier", "request", "--state-dir", lease, "--out", request),
+                *(enrolling if seq == 1 else ()),
+            )
+            assert asked.status == 0, asked.stderr
+            jo.open("/account/courier")
+            jo.page.get_by_label("File").set_input_files(request)
+            jo.press("Answer the request")
+            jo.see("The answer is ready")
+            answer = jo.save("answer.json", tmp_path)
+            shell.router("courier", "install", answer, "--state-dir", lease)
+            shown = shell.router("status", "--state-dir", lease)
+            assert (shown["status"], shown["seq"], shown["by_courier"]) == ("serving", seq, True)
+        jo.page.locator("summary", has_text="Show the codes").click()
+        expect(jo.page.locator(".qr svg").first).to_be_visible()
+
+
 def ask_for_pilot(customer: Person) -> None:
     """Send a request for a pilot and see its reference."""
     customer.open("/account/requests/new/pilot")
