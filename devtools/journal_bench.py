@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from licensing.license import Budget
-from router.budgets import Terms
-from router.journal import Journal
-from router.state import StateFile
+from router.state.budgets import Terms
+from router.state.journal import Journal
+from router.state.store import StateFile
 
 AT = 1_795_000_000
 TERMS = Terms(

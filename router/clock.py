@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final, Protocol
 
-from router.state import Anchor
+from router.state.store import Anchor
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 FRESH_S: Final = 60

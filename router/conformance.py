@@ -20,13 +20,13 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError, MalformedEnvelope
 from licensing.license import Budget
 from licensing.verify import KeysetTrust, verify_keyset, verify_license
-from router.agent import Grounds, accept_lease
-from router.budgets import LimitExceeded, Terms
 from router.config import LicenseConfig, RevocationConfig
-from router.decision import Evidence, decide
+from router.documents.decision import Evidence, decide
 from router.errors import RouterError
-from router.lease_store import LeaseState
-from router.state import State, fresh_state
+from router.lease.store import LeaseState
+from router.network.agent import Grounds, accept_lease
+from router.state.budgets import LimitExceeded, Terms
+from router.state.store import State, fresh_state
 
 Object = dict[str, Any]
 

@@ -30,7 +30,7 @@ from licensing.errors import LicensingError
 from licensing.keys import Keyset
 from licensing.verify import Verified, verify_keyset
 from router.clock import unix_now
-from router.trust import refuse_test_keys
+from router.documents.trust import refuse_test_keys
 
 ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
@@ -54,13 +54,13 @@ requires-python = ">=3.11"
 dependencies = {dependencies}
 
 [project.scripts]
-router-license = "router.cli:main"
+router-license = "router.commands.cli:main"
 
 [tool.setuptools]
-packages = ["licensing", "router", "router.trust"]
+packages = {packages}
 
 [tool.setuptools.package-data]
-"router.trust" = ["keyset.json"]
+"router.documents" = ["keyset.json"]
 """
 
 
@@ -160,12 +160,18 @@ def build_wheel(keyset: bytes, directory: Path, epoch: int) -> Path:
     """Build the wheel with the keyset inside."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        for package in ("licensing", "router", "router/trust"):
+        packages = _packages()
+        for package in packages:
             (place / package).mkdir()
             for source in sorted((ROOT / package).glob("*.py")):
                 shutil.copy(source, place / package / source.name)
-        (place / "router" / "trust" / "keyset.json").write_bytes(keyset)
-        text = PROJECT.format(name=NAME, version=version(), dependencies=needs())
+        (place / "router" / "documents" / "keyset.json").write_bytes(keyset)
+        text = PROJECT.format(
+            name=NAME,
+            version=version(),
+            dependencies=needs(),
+            packages=[str(package).replace("/", ".") for package in packages],
+        )
         (place / "pyproject.toml").write_text(text.replace("'", '"'))
         for path in place.rglob("*"):
             os.utime(path, (epoch, epoch))
@@ -180,6 +186,12 @@ def build_wheel(keyset: bytes, directory: Path, epoch: int) -> Path:
         )
     (wheel,) = directory.glob(f"{NAME.replace('-', '_')}-*.whl")
     return wheel
+
+
+def _packages() -> list[Path]:
+    """Return the packages a release holds, each after the one it is in."""
+    rooms = sorted(each.parent for each in (ROOT / "router").glob("*/__init__.py"))
+    return [Path("licensing"), Path("router"), *(each.relative_to(ROOT) for each in rooms)]
 
 
 def build(keyset_path: Path, output: Path, wheels: Path, epoch: int) -> list[Path]:

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from router.clock import unix_now
 from router.config import load_config
-from router.decision import Decision
-from router.guard import Guard
-from router.surfaces import Surfaces
+from router.documents.decision import Decision
+from router.serve.guard import Guard
+from router.serve.surfaces import Surfaces
 
 
 class Unguarded:

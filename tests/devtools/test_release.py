@@ -95,7 +95,7 @@ def test_what_is_inside(installed: Installed) -> None:
     tarball, _, sums = installed.made
     assert f"{sha256_hex(tarball.read_bytes())}  {tarball.name}\n" in sums.read_text()
     (package,) = (installed.place / "venv" / "lib").glob("python3*/site-packages/router")
-    assert (package / "trust" / "keyset.json").read_bytes() == installed.vendor.keyset()
+    assert (package / "documents" / "keyset.json").read_bytes() == installed.vendor.keyset()
     beside = {path.name for path in package.parent.iterdir()}
     assert beside & {"portal", "tests", "devtools", "flask", "sqlalchemy"} == set()
 

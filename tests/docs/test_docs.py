@@ -35,8 +35,8 @@ from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
 from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
-from router import codes
-from router.cli import _parser
+from router.commands import codes
+from router.commands.cli import _parser
 from router.config import known_paths, load_config
 from tests.databases import copied_file
 from tests.factories.licenses import make_license

@@ -24,7 +24,7 @@ from licensing.envelope import Envelope
 from licensing.keys import Keyset
 from router.clock import unix_now
 from router.config import load_config
-from router.state import State, StateFile
+from router.state.store import State, StateFile
 from tests.router.papers import DAY_S, Vendor
 
 NOW = unix_now()
@@ -52,7 +52,7 @@ def watch(event, arguments):
         os.write(2, f"NETWORK {event} {arguments!r}".encode())
         os._exit(97)
 sys.addaudithook(watch)
-from router.cli import main
+from router.commands.cli import main
 main(sys.argv[1:])
 """
 

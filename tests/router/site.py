@@ -12,9 +12,9 @@ from portal.db.leases import Lease as LeaseRow
 from portal.db.licenses import License
 from portal.services.context import Actor, Transactions
 from portal.services.keys import current_keyset, unix
-from router.agent import Grounds, enroll, read_grounds, renew
-from router.fetch import HttpFetch
-from router.lease_store import LeaseState, LeaseStore
+from router.lease.store import LeaseState, LeaseStore
+from router.network.agent import Grounds, enroll, read_grounds, renew
+from router.network.fetch import HttpFetch
 from tests.factories.instances import make_code
 from tests.factories.licenses import make_lease_license
 from tests.router.network import Network

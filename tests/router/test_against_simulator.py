@@ -21,11 +21,11 @@ from devtools.simulator import FAULTS, Faults, Simulator
 from licensing.lease import Lease
 from licensing.license import Budget
 from router.config import parse_config
-from router.decision import Decision
+from router.documents.decision import Decision
 from router.errors import Unreachable
-from router.fetch import Answer
-from router.guard import Guard
-from router.renewal import Renewal
+from router.network.fetch import Answer
+from router.network.renewal import Renewal
+from router.serve.guard import Guard
 from tests.router.papers import AT, DAY_S, identifier
 from tests.router.site import Ticks
 

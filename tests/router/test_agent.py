@@ -21,12 +21,12 @@ from licensing.lease import Lease
 from portal.db.instances import Instance
 from portal.db.leases import Lease as LeaseRow
 from portal.services.keys import sign_payload
-from router.agent import enroll, renew
-from router.cli import main
+from router.commands.cli import main
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
-from router.fetch import MAX_ANSWER_BYTES, Answer, HttpFetch, require_answer
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE, LeaseStore
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE, LeaseStore
+from router.network.agent import enroll, renew
+from router.network.fetch import MAX_ANSWER_BYTES, Answer, HttpFetch, require_answer
 from tests.factories.instances import make_code
 from tests.fakes import START, FakeClock, MemorySigner
 from tests.router.certificates import make_certificate

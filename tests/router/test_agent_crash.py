@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from licensing.encoding import sha256_hex
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE
 from tests.factories.instances import make_code
 from tests.router.network import Passing
 from tests.router.site import Site

@@ -17,8 +17,8 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.license import Binding, License, RevocationTerms
 from licensing.names import CODES, ROUTER_CODES, next_step
-from router.cli import main
-from router.options import KEYSET_VARIABLE
+from router.commands.cli import main
+from router.commands.options import KEYSET_VARIABLE
 from tests.router.papers import (
     AT,
     DAY_S,
@@ -574,7 +574,7 @@ def test_verifying_a_file_imports_nothing_heavy(desk: Desk) -> None:
     file = desk.put("license.json", desk.vendor.license())
     program = (
         "import sys\n"
-        "from router.cli import main\n"
+        "from router.commands.cli import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
         "except SystemExit as ended:\n"

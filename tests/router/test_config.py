@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.cli import run
+from router.commands.cli import run
 from router.config import (
     Caller,
     Config,

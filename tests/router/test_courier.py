@@ -15,8 +15,8 @@ from licensing.courier import from_parts, to_parts
 from licensing.lease import Lease
 from licensing.license import Budget
 from router.clock import unix_now
-from router.lease_store import LeaseState, LeaseStore
-from router.state import StateFile
+from router.lease.store import LeaseState, LeaseStore
+from router.state.store import StateFile
 from tests.router.leasing import Leased, leased
 from tests.router.papers import identifier
 

@@ -17,8 +17,8 @@ from licensing.license import Binding, Budget, Limits, RevocationTerms
 from licensing.names import CODES
 from licensing.verify import verify_keyset
 from router.config import LicenseConfig, RevocationConfig
-from router.decision import Decision, Evidence, decide, state_invalid
-from router.state import State
+from router.documents.decision import Decision, Evidence, decide, state_invalid
+from router.state.store import State
 from tests.router.papers import AT, DAY_S, EXPIRES_AT, ISSUED_AT, Vendor, entry, identifier
 
 VENDOR = Vendor()

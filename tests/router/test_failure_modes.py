@@ -16,7 +16,7 @@ from licensing.envelope import Envelope
 from licensing.license import Binding, Budget, Limits, RevocationTerms
 from licensing.names import ROUTER_CODES
 from licensing.revocation import RevocationBundle
-from router.state import State
+from router.state.store import State
 from tests.router.papers import DAY_S, Vendor, entry, identifier
 from tests.router.running import (
     NOW,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from licensing.license import Budget
-from router.state import StateFile
+from router.state.store import StateFile
 from tests.router.papers import identifier
 from tests.router.running import House, house
 

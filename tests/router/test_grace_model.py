@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from licensing.license import Binding
 from router.config import parse_config
-from router.guard import Guard
+from router.serve.guard import Guard
 from tests.router.papers import AT, DAY_S, ISSUED_AT, Vendor, entry, identifier
 from tests.router.site import Ticks
 

@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 )
 
 from licensing.license import Budget
-from router.budgets import LimitExceeded, Terms
 from router.errors import StateError
-from router.journal import JournalBlocked
-from router.state import State, StateFile
+from router.state.budgets import LimitExceeded, Terms
+from router.state.journal import JournalBlocked
+from router.state.store import State, StateFile
 from tests.router.journals import DEPLOYMENT, FIRST, SECOND, TERMS, Disk, Router, copied, together
 from tests.router.papers import AT, identifier
 

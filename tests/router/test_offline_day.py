@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from router.state import StateFile
+from router.state.store import StateFile
 from tests.router.papers import DAY_S, identifier
 from tests.router.running import NOW, TodaysVendor, house
 
@@ -26,7 +26,7 @@ def watch(event, arguments):
 from pathlib import Path
 from router.clock import SystemClock
 from router.config import load_config
-from router.serve import run
+from router.commands.serve import run
 
 class Day(SystemClock):
     passed = 0
@@ -85,5 +85,5 @@ def test_a_day_offline_touches_no_network(tmp_path: Path) -> None:
         file.close()
         assert DAY_S - 60 <= seen <= DAY_S + 600
         loaded = json.loads(done.stdout)
-        assert "router.guard" in loaded
-        assert {"router.fetch", "router.renewal", "router.agent"} & set(loaded) == set()
+        assert "router.serve.guard" in loaded
+        assert [name for name in loaded if name.startswith("router.network")] == []

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from portal.db.instances import Instance
-from router.agent import release, renew
 from router.errors import Refused, StateError, Unreachable
-from router.fetch import HttpFetch
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE
+from router.network.agent import release, renew
+from router.network.fetch import HttpFetch
 from tests.fakes import FakeClock
 from tests.router.network import Fault, instead, lost_answer, lost_request
 from tests.router.site import COMMAND, Site, request_id_of

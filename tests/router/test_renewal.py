@@ -7,10 +7,10 @@ from pathlib import Path
 from devtools.simulator import Simulator
 from portal.services.keys import published_keyset, unix
 from router.config import parse_config
-from router.fetch import Answer, HttpFetch
-from router.guard import Guard
-from router.lease_store import BUNDLE_FILE, LICENSE_FILE
-from router.renewal import Renewal
+from router.lease.store import BUNDLE_FILE, LICENSE_FILE
+from router.network.fetch import Answer, HttpFetch
+from router.network.renewal import Renewal
+from router.serve.guard import Guard
 from tests.fakes import FakeClock
 from tests.router.papers import AT, DAY_S, Vendor, identifier
 from tests.router.site import COMMAND, Site, Ticks

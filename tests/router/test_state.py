@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from licensing.license import Budget, License
 from licensing.revocation import RevocationBundle
-from router.budgets import Terms
 from router.errors import StateError
-from router.state import (
+from router.state.budgets import Terms
+from router.state.store import (
     Anchor,
     BundleMemory,
     State,
@@ -131,7 +131,7 @@ def test_a_state_that_could_not_be_loaded_is_not_written(path: Path) -> None:
 def test_a_second_process_is_kept_out(path: Path) -> None:
     code = f"""
 from pathlib import Path
-from router.state import StateFile, StateInUse
+from router.state.store import StateFile, StateInUse
 try:
     StateFile(Path({str(path)!r})).open()
 except StateInUse as error:

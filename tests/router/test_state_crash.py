@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from licensing.license import Budget
-from router.budgets import Tally, Terms
-from router.journal import Journal
-from router.state import StateFile, StateInvalid
+from router.state.budgets import Tally, Terms
+from router.state.journal import Journal
+from router.state.store import StateFile, StateInvalid
 from tests.router.papers import AT, identifier
 from tests.router.test_legacy import unsigned
 

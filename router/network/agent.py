@@ -23,10 +23,10 @@ from licensing.names import INSTANCE_ISSUER
 from licensing.verify import Trust, Verified, examine_license, verify_lease, verify_license
 from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
-from router.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
-from router.identity import Identity, load_identity, make_identity
-from router.lease_store import LeaseState, LeaseStore, new_request_id
-from router.state import State
+from router.lease.identity import Identity, load_identity, make_identity
+from router.lease.store import LeaseState, LeaseStore, new_request_id
+from router.network.fetch import MAX_ANSWER_BYTES, Fetch, require_answer, require_done
+from router.state.store import State
 
 SOFTWARE: Final = "router-license/0.1.0"
 BOOT_ID: Final = secrets.token_hex(16)

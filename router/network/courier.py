@@ -26,11 +26,17 @@ from licensing.errors import LicensingError
 from licensing.keys import Keyset
 from licensing.lease import Lease
 from licensing.verify import KeysetTrust, Verified, verify_bundle
-from router.agent import Grounds, enrollment_request, install_lease, newer_license, renewal_request
+from router.documents.keysets import take_update
 from router.errors import RouterError, StateError, UsageError
 from router.files import read_at_most, write_atomically
-from router.keysets import take_update
-from router.lease_store import BUNDLE_FILE, LICENSE_FILE, LeaseStore
+from router.lease.store import BUNDLE_FILE, LICENSE_FILE, LeaseStore
+from router.network.agent import (
+    Grounds,
+    enrollment_request,
+    install_lease,
+    newer_license,
+    renewal_request,
+)
 
 MAX_ANSWER_BYTES: Final = 24 * 1024 * 1024
 _DOCUMENTS: Final = ("license", "revocation_bundle", "keyset")

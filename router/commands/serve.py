@@ -18,16 +18,16 @@ from aiohttp import web
 from licensing.errors import LicensingError
 from router.clock import Clock, SystemClock, unix_now
 from router.config import Config, load_config
+from router.documents.trust import EMBEDDED, accept, is_release
 from router.errors import OK, RouterError, UsageError
 from router.files import read_file
-from router.guard import POLL_S, Guard
-from router.legacy import migration_allowed
 from router.report import say
-from router.surfaces import Surfaces
-from router.trust import EMBEDDED, accept, is_release
+from router.serve.guard import POLL_S, Guard
+from router.serve.surfaces import Surfaces
+from router.state.legacy import migration_allowed
 
 if TYPE_CHECKING:
-    from router.renewal import Renewal
+    from router.network.renewal import Renewal
 
 CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
@@ -153,8 +153,8 @@ class Leasing:
         """Wait for a license that works by lease, then renew; ends by being cancelled."""
         while self._guard.decision.facts.get("mode") != "lease":
             await asyncio.sleep(POLL_S)
-        from router.fetch import HttpFetch
-        from router.renewal import Renewal
+        from router.network.fetch import HttpFetch
+        from router.network.renewal import Renewal
 
         lease = self._config.server.license.lease
         self._renewal = Renewal(

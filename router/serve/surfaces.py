@@ -27,10 +27,11 @@ from aiohttp import web
 
 from licensing.names import ROUTER_CODES
 from router.config import AdminConfig, Caller, Config
-from router.decision import Decision
-from router.guard import Guard
-from router.lease_store import describe
-from router.limits import (
+from router.documents.decision import Decision
+from router.lease.store import describe
+from router.report import instant
+from router.serve.guard import Guard
+from router.serve.limits import (
     Admission,
     BadRequest,
     JournalBlocked,
@@ -39,9 +40,8 @@ from router.limits import (
     Ticket,
     estimate,
 )
-from router.metrics import CONTENT_TYPE, Metrics
-from router.report import instant
-from router.usage import Outcome, Row
+from router.serve.metrics import CONTENT_TYPE, Metrics
+from router.serve.usage import Outcome, Row
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024

@@ -22,16 +22,13 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
-from router.agent import Grounds, enroll, fetch_license, newer_license, renew, usage_of
 from router.clock import Clock, anchor_at
 from router.config import LicenseConfig
-from router.decision import Decision
+from router.documents.decision import Decision
+from router.documents.keysets import take_update
 from router.errors import Refused, RouterError, Unreachable
-from router.fetch import Fetch, require_answer
 from router.files import read_at_most, write_atomically
-from router.guard import Guard, pause
-from router.keysets import take_update
-from router.lease_store import (
+from router.lease.store import (
     BACKOFF_S,
     BUNDLE_FILE,
     LICENSE_FILE,
@@ -39,7 +36,10 @@ from router.lease_store import (
     LeaseStore,
     StoreInUse,
 )
-from router.state import Anchor
+from router.network.agent import Grounds, enroll, fetch_license, newer_license, renew, usage_of
+from router.network.fetch import Fetch, require_answer
+from router.serve.guard import Guard, pause
+from router.state.store import Anchor
 
 POLL_S: Final = 1.0
 """How often it is looked whether something is due."""

@@ -20,12 +20,12 @@ from typing import Any, Final
 import msgspec
 
 from licensing.license import Budget
-from router.budgets import LimitExceeded, Terms
 from router.config import Caller
-from router.decision import Decision
+from router.documents.decision import Decision
 from router.errors import RouterError
-from router.journal import Journal, JournalBlocked
-from router.state import State
+from router.state.budgets import LimitExceeded, Terms
+from router.state.journal import Journal, JournalBlocked
+from router.state.store import State
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """What is reserved for an answer whose length the request does not bound."""

@@ -22,8 +22,8 @@ from licensing.envelope import MAX_KEYSET_BYTES
 from licensing.errors import LicensingError, MalformedEnvelope
 from licensing.keys import Keyset
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
+from router.documents.trust import is_release, refuse_test_keys
 from router.files import read_at_most, write_atomically
-from router.trust import is_release, refuse_test_keys
 
 _NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
 MAX_STEPS: Final = 64

@@ -28,7 +28,7 @@ loses nothing, and heals by itself: the next reservation tries again. What a req
 counted at once, and written as soon as the disk permits; after a crash before that, the reservation
 counts.
 
-What the chain cannot notice: whole lines cut off the end. See `router/state.py` for what is beyond
+What the chain cannot notice: whole lines cut off the end. See `store.py` for what is beyond
 the HMAC.
 """
 
@@ -44,10 +44,10 @@ from typing import Final
 
 import msgspec
 
-from router.budgets import Budgets, Reservation, Terms
 from router.errors import RouterError
 from router.files import write_atomically
-from router.state import Head, State, StateFile, invalid, require_storable
+from router.state.budgets import Budgets, Reservation, Terms
+from router.state.store import Head, State, StateFile, invalid, require_storable
 
 SEGMENT_BYTES: Final = 1024 * 1024
 """A segment that grew beyond this is folded into the state."""

@@ -1,7 +1,7 @@
 """Counting tokens: budgets, rolling windows and open reservations, as one frozen value.
 
-Every method returns a new `Budgets`; nothing here reads a clock or a file. `router/journal.py`
-makes each step durable, `router/state.py` stores the whole.
+Every method returns a new `Budgets`; nothing here reads a clock or a file. `journal.py` makes each
+step durable, `store.py` stores the whole.
 
     budgets = budgets.serving(terms)                    a license serves: limits, carry-over
     budgets = budgets.reserve(id, terms, tokens, at)    before the upstream call; LimitExceeded

@@ -15,17 +15,17 @@ from licensing.errors import LicensingError
 from licensing.keys import PublicKey
 from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, verify_bundle, verify_keyset
 from router.clock import unix_now
+from router.documents.trust import EMBEDDED, accept, is_release
 from router.errors import UsageError
 from router.files import read_at_most, read_file
 from router.report import instant, say
-from router.trust import EMBEDDED, accept, is_release
 
 if TYPE_CHECKING:
     from licensing.enrollment import Usage
     from licensing.keys import Keyset
     from licensing.verify import Verified
-    from router.agent import Grounds
-    from router.lease_store import LeaseState
+    from router.lease.store import LeaseState
+    from router.network.agent import Grounds
 
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
 CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
@@ -136,8 +136,8 @@ def remembered_grounds(options: argparse.Namespace, state: "LeaseState", at: int
         UsageError: neither is known.
         LicensingError: the license does not verify here and now.
     """
-    from router.agent import best_grounds
-    from router.lease_store import BUNDLE_FILE, LICENSE_FILE
+    from router.lease.store import BUNDLE_FILE, LICENSE_FILE
+    from router.network.agent import best_grounds
 
     options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
     license_path = options.license or state.license_path
@@ -170,7 +170,7 @@ def lease_trust(options: argparse.Namespace, at: int) -> Trust:
 
 def later_keyset(options: argparse.Namespace, at: int) -> "Verified[Keyset] | None":
     """Return the keyset with the later versions in the lease directory taken up."""
-    from router.keysets import Keysets
+    from router.documents.keysets import Keysets
 
     named = options.keyset or os.environ.get(KEYSET_VARIABLE)
     base = EMBEDDED if is_release() else Path(named) if named else None
@@ -195,8 +195,8 @@ def reported_usage(state: "LeaseState", grounds: "Grounds") -> "Usage | None":
     """Return what the router beside the lease directory used; None where none says where it is."""
     if state.state_path is None:
         return None
-    from router.agent import usage_of
-    from router.state import StateFile, StateInvalid
+    from router.network.agent import usage_of
+    from router.state.store import StateFile, StateInvalid
 
     try:
         counted = StateFile(Path(state.state_path)).peek()

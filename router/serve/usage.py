@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from router.decision import Decision
+from router.documents.decision import Decision
 from router.report import instant
 
 Outcome = Literal[

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from router.errors import OK, RouterError, UsageError
-from router.files import read_file, write_atomically
-from router.options import (
+from router.commands.options import (
     CODE_VARIABLE,
     KEYSET_VARIABLE,
     later_keyset,
@@ -19,14 +17,16 @@ from router.options import (
     readable,
     remembered_grounds,
 )
+from router.errors import OK, RouterError, UsageError
+from router.files import read_file, write_atomically
 from router.report import say, show
 
 
 def run_courier_request(options: argparse.Namespace) -> int:
     """Write the request to bring to the portal, where there is no network."""
-    from router.agent import Grounds, read_grounds
-    from router.courier import write_request
-    from router.lease_store import LeaseStore
+    from router.lease.store import LeaseStore
+    from router.network.agent import Grounds, read_grounds
+    from router.network.courier import write_request
 
     at = moment(options)
     with LeaseStore(options.state_dir).locked(create=True) as store:
@@ -88,8 +88,8 @@ def show_codes(data: bytes) -> None:
 
 def run_courier_install(options: argparse.Namespace) -> int:
     """Put in place what the portal gave for a courier request."""
-    from router.courier import MAX_ANSWER_BYTES, install_answer, read_answer
-    from router.lease_store import LeaseStore, describe
+    from router.lease.store import LeaseStore, describe
+    from router.network.courier import MAX_ANSWER_BYTES, install_answer, read_answer
 
     at = moment(options)
     if options.file == "-":

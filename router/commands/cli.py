@@ -25,11 +25,9 @@ from licensing.verify import (
     verify_bundle,
     verify_keyset,
 )
-from router import codes
-from router.courier_commands import add_courier
-from router.errors import FAILED, OK, Refused, RouterError, UsageError
-from router.files import read_file
-from router.options import (
+from router.commands import codes
+from router.commands.courier import add_courier
+from router.commands.options import (
     CODE_VARIABLE,
     KEYSET_VARIABLE,
     moment,
@@ -42,8 +40,10 @@ from router.options import (
     reading,
     remembered_grounds,
 )
+from router.documents.trust import is_release
+from router.errors import FAILED, OK, Refused, RouterError, UsageError
+from router.files import read_file
 from router.report import failure, instant, safe_summary, say, show
-from router.trust import is_release
 
 
 class _Parser(argparse.ArgumentParser):
@@ -275,9 +275,9 @@ def run_explain(options: argparse.Namespace) -> int:
 
 def run_enroll(options: argparse.Namespace) -> int:
     """Enroll this router with a code and install its first lease."""
-    from router.agent import enroll, read_grounds
-    from router.fetch import HttpFetch
-    from router.lease_store import LeaseStore, describe
+    from router.lease.store import LeaseStore, describe
+    from router.network.agent import enroll, read_grounds
+    from router.network.fetch import HttpFetch
 
     at = moment(options)
     code = read_code(options)
@@ -303,9 +303,9 @@ def run_enroll(options: argparse.Namespace) -> int:
 
 def run_renew(options: argparse.Namespace) -> int:
     """Renew the lease now."""
-    from router.agent import renew
-    from router.fetch import HttpFetch
-    from router.lease_store import LeaseStore, describe
+    from router.lease.store import LeaseStore, describe
+    from router.network.agent import renew
+    from router.network.fetch import HttpFetch
 
     at = moment(options)
     with LeaseStore(options.state_dir).locked() as store:
@@ -318,9 +318,9 @@ def run_renew(options: argparse.Namespace) -> int:
 
 def run_release(options: argparse.Namespace) -> int:
     """Give the lease and its slot up: this router serves no longer."""
-    from router.agent import release
-    from router.fetch import HttpFetch
-    from router.lease_store import LeaseStore, describe
+    from router.lease.store import LeaseStore, describe
+    from router.network.agent import release
+    from router.network.fetch import HttpFetch
 
     at = moment(options)
     with LeaseStore(options.state_dir).locked() as store:
@@ -334,7 +334,7 @@ def run_release(options: argparse.Namespace) -> int:
 
 def run_status(options: argparse.Namespace) -> int:
     """Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended."""
-    from router.lease_store import LeaseStore, describe
+    from router.lease.store import LeaseStore, describe
 
     at = moment(options)
     if not options.state_dir.is_dir():
@@ -368,7 +368,7 @@ def run_check_config(options: argparse.Namespace) -> int:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Run the router: enforce the license, forward to the upstream, meter."""
-    from router.serve import serve
+    from router.commands.serve import serve
 
     return serve(options.config, options.keyset or os.environ.get(KEYSET_VARIABLE))
 

@@ -52,9 +52,9 @@ from licensing.verify import (
     verify_bundle,
     verify_lease,
 )
-from router.budgets import Terms
 from router.config import LicenseConfig
-from router.state import State
+from router.state.budgets import Terms
+from router.state.store import State
 
 Status = Literal["valid", "grace", "blocked", "development"]
 

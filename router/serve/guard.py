@@ -18,14 +18,14 @@ from typing import Final
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
 from router.clock import WALL_TOLERANCE_S, Clock, present
 from router.config import Config, LicenseConfig
-from router.decision import Decision, Evidence, blocked, decide, state_invalid
+from router.documents.decision import Decision, Evidence, blocked, decide, state_invalid
+from router.documents.keysets import Keysets
 from router.errors import StateError
 from router.files import read_at_most
-from router.identity import load_identity
-from router.journal import Journal, JournalBlocked
-from router.keysets import Keysets
-from router.lease_store import BUNDLE_FILE, LICENSE_FILE, LeaseState, LeaseStore
-from router.state import Anchor, State, StateFile, StateInvalid
+from router.lease.identity import load_identity
+from router.lease.store import BUNDLE_FILE, LICENSE_FILE, LeaseState, LeaseStore
+from router.state.journal import Journal, JournalBlocked
+from router.state.store import Anchor, State, StateFile, StateInvalid
 
 POLL_S: Final = 0.5
 """How often watched files are looked at."""

@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Final
 
-from router.decision import Decision
-from router.lease_store import LeaseState
-from router.usage import Outcome
+from router.documents.decision import Decision
+from router.lease.store import LeaseState
+from router.serve.usage import Outcome
 
 PREFIX: Final = "smart_llmrouter_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ time.
     lease-state.json         lease, pending request and how renewing goes, 0600
     license.json             the license the portal gave last
     revocation-bundle.json   the bundle the portal gave last
-    keyset-<version>.json    see `router/keysets.py`
+    keyset-<version>.json    see `documents/keysets.py`
     lock                     held while a command or an attempt works here
 """
 

@@ -16,7 +16,7 @@ are Unix seconds and always given.
     license-state.json.key         32 random bytes in hex, 0600
     license-state.json.key.new     the key during the first boot; becomes .key when the state stands
     license-state.json.lock        held while a process works here
-    license-state.json.journal-N   see `router/journal.py`
+    license-state.json.journal-N   see `router/state/journal.py`
 
 Invariants: a file is replaced whole or not at all. The key takes its name only after the state it
 authenticates is durable, hence each of the two without the other means that somebody took one away,
@@ -50,10 +50,10 @@ from licensing.errors import LicensingError
 from licensing.license import License
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import Floors
-from router.budgets import Budgets, Fact, Tally, Terms
 from router.errors import RouterError, StateError
 from router.files import make_private_directory, remove_drafts, sync_directory, write_atomically
-from router.legacy import FLAG, LegacyState, read_legacy
+from router.state.budgets import Budgets, Fact, Tally, Terms
+from router.state.legacy import FLAG, LegacyState, read_legacy
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -262,7 +262,7 @@ class StateFile:
     def open(self, *, migrate: bool = False) -> State:
         """Lock and load; on first boot, make key and state.
 
-        `migrate` allows to import unsigned state once (see `router/legacy.py`).
+        `migrate` allows to import unsigned state once (see `legacy.py`).
 
         Raises:
             StateInUse: another process holds it.
