@@ -9,8 +9,10 @@ Source: "Times" of the lease protocol.
 
 import secrets
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from router.state.store import Anchor
 
@@ -67,6 +69,28 @@ def present(anchor: Anchor | None, clock: Clock) -> int:
 def anchor_at(now: int, clock: Clock) -> Anchor:
     """Tie an instant the portal vouched for to this boot."""
     return Anchor(boot_id=clock.boot_id, boottime=clock.boottime(), now=now)
+
+
+def instant(seconds: int) -> str:
+    """Return Unix time as RFC 3339 in UTC; outside the calendar, the number."""
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def dated(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts with the instants in them (`…_at`) as people read them, at any depth."""
+    shown: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            shown[name] = dated(value)
+        elif name.endswith("_at") and isinstance(value, int):
+            shown[name] = instant(value)
+        else:
+            shown[name] = value
+    return shown
 
 
 def _read_boot_id() -> str:

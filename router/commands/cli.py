@@ -25,6 +25,7 @@ from licensing.verify import (
     verify_bundle,
     verify_keyset,
 )
+from router.clock import instant
 from router.commands import codes
 from router.commands.courier import add_courier
 from router.commands.options import (
@@ -40,10 +41,10 @@ from router.commands.options import (
     reading,
     remembered_grounds,
 )
+from router.commands.report import failure, safe_summary, say, show
 from router.documents.trust import is_release
 from router.errors import FAILED, OK, Refused, RouterError, UsageError
 from router.files import read_file
-from router.report import failure, instant, safe_summary, say, show
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,9 +17,9 @@ from router.commands.options import (
     readable,
     remembered_grounds,
 )
+from router.commands.report import say, show
 from router.errors import OK, RouterError, UsageError
 from router.files import read_file, write_atomically
-from router.report import say, show
 
 
 def run_courier_request(options: argparse.Namespace) -> int:

@@ -14,11 +14,11 @@ from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
 from licensing.errors import LicensingError
 from licensing.keys import PublicKey
 from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, verify_bundle, verify_keyset
-from router.clock import unix_now
+from router.clock import dated, unix_now
+from router.commands.report import say
 from router.documents.trust import EMBEDDED, accept, is_release
 from router.errors import UsageError
 from router.files import read_at_most, read_file
-from router.report import instant, say
 
 if TYPE_CHECKING:
     from licensing.enrollment import Usage
@@ -209,8 +209,4 @@ def reported_usage(state: "LeaseState", grounds: "Grounds") -> "Usage | None":
 def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Return facts with instants as people read them, unless JSON is asked for."""
     known = {name: value for name, value in facts.items() if value is not None}
-    if options.json:
-        return known
-    return {
-        name: instant(value) if name.endswith("_at") else value for name, value in known.items()
-    }
+    return known if options.json else dated(known)

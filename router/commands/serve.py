@@ -17,11 +17,11 @@ from aiohttp import web
 
 from licensing.errors import LicensingError
 from router.clock import Clock, SystemClock, unix_now
+from router.commands.report import say
 from router.config import Config, load_config
 from router.documents.trust import EMBEDDED, accept, is_release
 from router.errors import OK, RouterError, UsageError
 from router.files import read_file
-from router.report import say
 from router.serve.guard import POLL_S, Guard
 from router.serve.surfaces import Surfaces
 from router.state.legacy import migration_allowed

@@ -26,10 +26,10 @@ import aiohttp
 from aiohttp import web
 
 from licensing.names import ROUTER_CODES
+from router.clock import dated, instant
 from router.config import AdminConfig, Caller, Config
 from router.documents.decision import Decision
 from router.lease.store import describe
-from router.report import instant
 from router.serve.guard import Guard
 from router.serve.limits import (
     Admission,
@@ -488,7 +488,7 @@ class Surfaces:
             "reason": decision.reason,
             "cause": decision.cause,
             "grace_active": decision.grace is not None,
-            "license": _readable(dict(decision.facts)) or None,
+            "license": dated(decision.facts) or None,
             "grace": None,
             "lease": None,
             "usage": self._usage(decision, now),
@@ -502,7 +502,7 @@ class Surfaces:
             facts["next_step"] = ROUTER_CODES[decision.reason].next_step
         if decision.grace is not None:
             grace = decision.grace
-            facts["grace"] = _readable(
+            facts["grace"] = dated(
                 {"began_at": grace.began_at, "ends_at": grace.ends_at, "reason": grace.reason}
             )
         facts["lease"] = self._lease(decision, now)
@@ -539,7 +539,7 @@ class Surfaces:
         state = self._guard.lease_state
         if decision.facts.get("mode") != "lease":
             return None
-        return _readable({"status": "unreadable"} if state is None else describe(state, now))
+        return dated({"status": "unreadable"} if state is None else describe(state, now))
 
     def _usage(self, decision: Decision, now: int) -> dict[str, int] | None:
         """Return what is used of budget and window, in tokens."""
@@ -636,16 +636,3 @@ def _read_token(path: Path) -> bytes:
         return path.read_bytes()[:4096].split(b"\n")[0].strip()
     except OSError:
         return b""
-
-
-def _readable(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts with instants as people read them."""
-    shown: dict[str, Any] = {}
-    for name, value in facts.items():
-        if name.endswith("_at") and isinstance(value, int):
-            shown[name] = instant(value)
-        elif name == "limits":
-            shown[name] = dict(value)
-        else:
-            shown[name] = value
-    return shown

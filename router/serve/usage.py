@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from router.clock import instant
 from router.documents.decision import Decision
-from router.report import instant
 
 Outcome = Literal[
     "ok",

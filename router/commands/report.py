@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -12,17 +11,9 @@ from licensing.errors import LicensingError
 from licensing.license import License
 from licensing.names import CODES, next_step
 from licensing.verify import Check
+from router.clock import instant
 
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def instant(seconds: int) -> str:
-    """Return Unix time as RFC 3339 in UTC; outside the calendar, the number."""
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds} s"
-    return at.isoformat().replace("+00:00", "Z")
 
 
 def printable(text: str) -> str:
