@@ -18,7 +18,7 @@ run: setup
 
 test: check
 	@PYTHON="$(abspath $(BIN)/python)" sh devtools/setup/test-programs.sh
-	@$(BIN)/python -m devtools.release --only-download
+	@$(BIN)/python -m devtools.distribution --only-download
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup
@@ -52,7 +52,7 @@ vectors: setup
 	$(BIN)/python -m devtools.sequences
 
 router-release: setup
-	@$(BIN)/python -m devtools.release $(if $(KEYSET),--keyset "$(KEYSET)")
+	@$(BIN)/python -m devtools.distribution $(if $(KEYSET),--keyset "$(KEYSET)")
 
 router-bench: setup
 	@$(BIN)/python -m devtools.router_bench

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from flask import Flask
 from jinja2 import TemplateSyntaxError
 
-from portal.web.portal import STATIC, TEMPLATES
+from portal.resources import STATIC, TEMPLATES
 from portal.web.templating import init_templating
 
 

@@ -1,19 +1,25 @@
-"""Runs the migrations on the connection `portal.db.migrate` hands over."""
+"""Runs the migrations on the connection `portal.db.migrate` hands over.
+
+The `alembic` command hands none over: then the database is the one the settings name, and with
+`--sql` the statements are printed instead of run.
+"""
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 
+from portal.config import load_settings
 from portal.db import Base
+from portal.db.session import make_engine
 
-LOCK_TIMEOUT = "2s"
-STATEMENT_TIMEOUT = "60s"
+TIMEOUTS = ("SET lock_timeout = '2s'", "SET statement_timeout = '60s'")
+"""For PostgreSQL: never wait long for a lock."""
 
 
 def run(connection: Connection) -> None:
-    """Run the asked-for migrations, one transaction each, never waiting long for a lock."""
+    """Run the migrations that were asked for, each in one transaction."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        for timeout in TIMEOUTS:
+            connection.execute(text(timeout))
         connection.commit()
     context.configure(
         connection=connection,
@@ -26,4 +32,29 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-run(context.config.attributes["connection"])
+def write_sql(url: str) -> None:
+    """Print the statements of the migrations that were asked for."""
+    backend = make_url(url).get_backend_name()
+    context.configure(
+        dialect_name=backend,
+        # Another style would write each % of a statement twice.
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        transaction_per_migration=True,
+    )
+    if backend == "postgresql":
+        for timeout in TIMEOUTS:
+            context.execute(timeout)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    write_sql(load_settings().database_url)
+elif (handed_over := context.config.attributes.get("connection")) is not None:
+    run(handed_over)
+else:
+    engine = make_engine(load_settings().database_url)
+    with engine.connect() as own:
+        run(own)
+    engine.dispose()

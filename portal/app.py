@@ -12,6 +12,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from portal.resources import STATIC, TEMPLATES
 from portal.services.sign_ins import TOUCH_EVERY, load, person_of_token, touch
 from portal.web import (
     accounts,
@@ -39,7 +40,7 @@ from portal.web import (
 )
 from portal.web.access import check_access, rule_of
 from portal.web.access import public as let_everybody
-from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_actor
+from portal.web.portal import WebPortal, portal, request_actor
 from portal.web.problems import HTTPS_REQUIRED, problem
 from portal.web.sessions import CookieSessions, User
 from portal.web.templating import init_templating

@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import sys
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -22,6 +21,7 @@ from portal.db import migrate
 from portal.db.session import Database, make_engine
 from portal.domain.errors import Conflict
 from portal.gateways.logs import logging_config
+from portal.resources import GUNICORN_CONFIG, ROOT
 from portal.services.bundles import publish_bundle
 from portal.services.keys import init_keys
 
@@ -154,10 +154,9 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
     if surfaces is not None:
         os.environ["PORTAL_SURFACES"] = ",".join(sorted(parse_surfaces(surfaces)))
     # The working directory stays: settings may name files relative to it.
-    root = Path(__file__).resolve().parents[2]
     bind = f"[{host}]" if ":" in host else host
-    arguments = ["--config", str(root / "gunicorn.conf.py"), "--workers", str(workers)]
-    arguments += ["--pythonpath", str(root)]
+    arguments = ["--config", str(GUNICORN_CONFIG), "--workers", str(workers)]
+    arguments += ["--pythonpath", str(ROOT)]
     arguments += ["--bind", f"{bind}:{port or settings.port}", "wsgi:application"]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])  # noqa: S606

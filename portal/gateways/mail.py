@@ -18,8 +18,8 @@ import css_inline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from portal.domain.ports import Clock, Mail, MailUndelivered, Randomness, Rendered
+from portal.resources import TEMPLATES
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _TIMEOUT_S = 15
 
 

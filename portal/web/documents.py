@@ -1,19 +1,17 @@
 """The documents every router may fetch: revocation bundle, keysets, and the API's description."""
 
 import hashlib
-from pathlib import Path
 
 from flask import Blueprint, Response, request
 
 from portal.db.bundles import KeysetVersion, latest_bundle
 from portal.domain.errors import NotFound, Unavailable
+from portal.resources import OPENAPI
 from portal.services.keys import published_keyset
 from portal.web.access import machine
 from portal.web.portal import portal, request_actor
 
 blueprint = Blueprint("documents", __name__, url_prefix="/v1")
-
-OPENAPI = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
 
 def document(content: bytes) -> Response:

@@ -86,6 +86,9 @@ def run(arguments: Sequence[str]) -> int:
     except RouterError as error:
         status = error.exit
         tell(error, as_json=as_json)
+    except ModuleNotFoundError as error:
+        status = FAILED
+        tell(without_extra(error), as_json=as_json)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -104,6 +107,18 @@ def tell(error: RouterError, *, as_json: bool) -> None:
     say(f"{error.message} [{error.code}]")
     if isinstance(error, Refused):
         say(error.next_action)
+
+
+def without_extra(error: ModuleNotFoundError) -> RouterError:
+    """Return what to say of a package that only the extra `router` installs.
+
+    Raises:
+        ModuleNotFoundError: the module is one of ours, so no extra brings it.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("licensing", "router"):
+        raise error
+    return RouterError(f"{package} is not installed: pip install 'smart-router-licenses[router]'")
 
 
 def refuse(error: LicensingError, *, as_json: bool, also: tuple[Any, ...] = ()) -> int:

@@ -3,10 +3,13 @@
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +21,7 @@ from portal.services.context import Transactions
 from tests.databases import copied_file, fresh_database
 from tests.factories.accounts import make_staff
 
+ROOT = Path(__file__).resolve().parents[2]
 APPEND_ONLY = ("audit_rows", "audit_seals", "sealed_rows")
 
 
@@ -70,6 +74,55 @@ def test_up_down_and_up_again(engine: Engine) -> None:
     migrate.upgrade(engine)
     assert (tables(engine), triggers(engine)) == (made, guards)
     assert migrate.differences(engine) == []
+
+
+def printed_sql(url: str, *arguments: str) -> str:
+    """Return what `alembic … --sql` prints for this database."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments, "--sql"],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PORTAL_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def run_script(url: str, script: str) -> None:
+    """Run SQL as the database's own shell would."""
+    if make_url(url).get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(make_url(url).database or "")) as connection:
+            connection.executescript(script)
+        return
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(script.encode())
+
+
+def test_the_printed_sql_makes_the_same_schema(empty_url: str, engine: Engine) -> None:
+    run_script(empty_url, printed_sql(empty_url, "upgrade", "head"))
+    assert migrate.current(engine) == migrate.head()
+    assert migrate.differences(engine) == []
+    made, guards = tables(engine), triggers(engine)
+    migrate.downgrade(engine, "base")
+    migrate.upgrade(engine)
+    assert (tables(engine), triggers(engine)) == (made, guards)
+    run_script(empty_url, printed_sql(empty_url, "downgrade", f"{migrate.head()}:base"))
+    assert tables(engine) == triggers(engine) == set()
+
+
+def test_alembic_alone_finds_the_scripts_and_the_database(empty_url: str, engine: Engine) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PORTAL_DATABASE_URL": empty_url},
+        check=True,
+        timeout=60,
+    )
+    assert migrate.current(engine) == migrate.head()
 
 
 def test_the_migrated_schema_is_the_models_schema(database_url: str) -> None:

@@ -1,13 +1,13 @@
-"""Builds a release of the router: `make router-release KEYSET=keyset.json`.
+"""Builds a distribution of the router: `make router-release KEYSET=keyset.json`.
 
-What comes out, in `dist/router/`:
+It writes to `dist/router/`:
 
     smart-router-license-<version>-<platform>.tar.gz   the wheelhouse: wheels, install.sh
     Dockerfile                                         builds an image from the tarball beside it
     SHA256SUMS
 
-Invariants: the keyset is the vendor's own and verifies; nothing of the portal or of the tests is
-inside; two builds of one commit, keyset and set of wheels give the same bytes.
+Invariants: the keyset is the vendor's own and verifies; nothing of the portal or the tests is
+inside; building one commit twice with the same keyset and wheels gives the same bytes.
 """
 
 import gzip
@@ -36,9 +36,9 @@ ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
 NAME: Final = "smart-router-license"
 ROUTER_NEEDS: Final = "router"
-"""The extra of the project whose packages a router needs."""
+"""The project's extra that lists the packages a router needs."""
 LOCKED: Final = "locked.txt"
-"""Beside the wheels: the lock they were fetched by."""
+"""Lies beside the wheels: the lock they were downloaded by."""
 _PIN: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ ;\\]+)", re.MULTILINE)
 
 PROJECT: Final = """\
@@ -56,31 +56,31 @@ dependencies = {dependencies}
 [project.scripts]
 router-license = "router.commands.cli:main"
 
-[tool.setuptools]
-packages = {packages}
+[tool.setuptools.packages.find]
+include = ["licensing*", "router*"]
 
 [tool.setuptools.package-data]
 "router.documents" = ["keyset.json"]
 """
 
 
-class ReleaseError(Exception):
-    """A release cannot be built like this; the message says how to mend it."""
+class DistributionError(Exception):
+    """A distribution cannot be built like this; the message says what to do."""
 
 
 def check_keyset(data: bytes, at: int) -> Verified[Keyset]:
-    """Verify the keyset a release shall carry.
+    """Verify the keyset that is to be built in.
 
     Raises:
-        ReleaseError: it does not verify, has expired, or lists a test key.
+        DistributionError: it does not verify, has expired, or lists a test key.
     """
     try:
         verified = verify_keyset(data, at)
         refuse_test_keys(verified.document)
     except LicensingError as error:
-        raise ReleaseError(f"the keyset cannot be built in: {error.detail}") from error
+        raise DistributionError(f"the keyset cannot be built in: {error.detail}") from error
     if at >= verified.document.expires_at:
-        raise ReleaseError("the keyset has expired: build with the current one of the portal")
+        raise DistributionError("the keyset has expired: build with the current one of the portal")
     return verified
 
 
@@ -90,7 +90,7 @@ def version() -> str:
 
 
 def needs() -> list[str]:
-    """Return what a router depends on directly, as the project states it."""
+    """Return the direct dependencies of a router, as the project declares them."""
     table = _project()
     own: list[str] = table["dependencies"]
     extra: list[str] = table["optional-dependencies"][ROUTER_NEEDS]
@@ -103,7 +103,7 @@ def _project() -> dict[str, Any]:
 
 
 def pinned() -> dict[str, str]:
-    """Return the locked blocks, with their hashes, of all a router needs; by package."""
+    """Return the lock's blocks, with hashes, for every package a router needs; by package."""
     text = (ROOT / "requirements.txt").read_text()
     starts = list(_PIN.finditer(text))
     blocks = {
@@ -130,48 +130,43 @@ def _name_of(requirement: str) -> str:
 
 
 def locked_text() -> str:
-    """Return the lock of all a router needs."""
+    """Return the part of the lock that a router needs."""
     return "\n".join(pinned().values()) + "\n"
 
 
 def download_wheels(directory: Path) -> None:
-    """Fetch the wheels a router needs for this platform, checked against the lock."""
+    """Download the wheels a router needs on this platform, checked against the lock."""
     directory.mkdir(parents=True, exist_ok=True)
     locked, text = directory / LOCKED, locked_text()
     if locked.is_file() and locked.read_text() == text:
         return
     for old in directory.glob("*.whl"):
         old.unlink()
-    draft = directory / "locked.new"
-    draft.write_text(text)
+    unfinished = directory / "locked.new"
+    unfinished.write_text(text)
     _pip(
         "download",
         "--quiet",
         "--require-hashes",
         "--no-deps",
         "--only-binary=:all:",
-        f"--requirement={draft}",
+        f"--requirement={unfinished}",
         f"--dest={directory}",
     )
-    draft.rename(locked)
+    unfinished.rename(locked)
 
 
 def build_wheel(keyset: bytes, directory: Path, epoch: int) -> Path:
     """Build the wheel with the keyset inside."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        packages = _packages()
-        for package in packages:
-            (place / package).mkdir()
-            for source in sorted((ROOT / package).glob("*.py")):
-                shutil.copy(source, place / package / source.name)
+        for source in [*(ROOT / "licensing").rglob("*.py"), *(ROOT / "router").rglob("*.py")]:
+            target = place / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+        shutil.copy(ROOT / "LICENSE", place / "LICENSE")
         (place / "router" / "documents" / "keyset.json").write_bytes(keyset)
-        text = PROJECT.format(
-            name=NAME,
-            version=version(),
-            dependencies=needs(),
-            packages=[str(package).replace("/", ".") for package in packages],
-        )
+        text = PROJECT.format(name=NAME, version=version(), dependencies=needs())
         (place / "pyproject.toml").write_text(text.replace("'", '"'))
         for path in place.rglob("*"):
             os.utime(path, (epoch, epoch))
@@ -188,24 +183,19 @@ def build_wheel(keyset: bytes, directory: Path, epoch: int) -> Path:
     return wheel
 
 
-def _packages() -> list[Path]:
-    """Return the packages a release holds, each after the one it is in."""
-    rooms = sorted(each.parent for each in (ROOT / "router").glob("*/__init__.py"))
-    return [Path("licensing"), Path("router"), *(each.relative_to(ROOT) for each in rooms)]
-
-
 def build(keyset_path: Path, output: Path, wheels: Path, epoch: int) -> list[Path]:
-    """Build everything; returns the files.
+    """Build everything and return the files.
 
     Raises:
-        ReleaseError: the keyset cannot be built in.
+        DistributionError: the keyset cannot be built in.
         OSError, subprocess.CalledProcessError: building failed.
     """
     keyset = keyset_path.read_bytes()
     check_keyset(keyset, unix_now())
     if not (wheels / LOCKED).is_file() or (wheels / LOCKED).read_text() != locked_text():
-        raise ReleaseError(
-            f"{wheels} does not hold the locked wheels: python -m devtools.release --only-download"
+        raise DistributionError(
+            f"{wheels} does not hold the locked wheels: "
+            "python -m devtools.distribution --only-download"
         )
     platform = sysconfig.get_platform().replace("-", "_")
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
@@ -230,7 +220,7 @@ def build(keyset_path: Path, output: Path, wheels: Path, epoch: int) -> list[Pat
 
 
 def _requirements(files: dict[str, bytes]) -> bytes:
-    """Return the lock of the wheelhouse: every wheel in it, by hash."""
+    """Return requirements that pin every wheel of the wheelhouse by its hash."""
     lines = []
     for path, data in sorted(files.items()):
         name, version = path.removeprefix("wheels/").split("-")[:2]
@@ -265,7 +255,7 @@ def _pip(*arguments: str, environment: dict[str, str] | None = None) -> None:
 
 
 def commit_time() -> int:
-    """Return when the commit that is built was made (Unix time)."""
+    """Return when the current commit was made (Unix time)."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)

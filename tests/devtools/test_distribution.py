@@ -1,4 +1,4 @@
-"""A release: built, installed into an empty environment without a network, and what it refuses."""
+"""A distribution of the router: built, installed offline into an empty environment, and strict."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devtools.release import ROOT, ReleaseError, build, check_keyset
+from devtools.distribution import ROOT, DistributionError, build, check_keyset
 from devtools.vectors.keys import LICENSE
 from licensing.encoding import b64encode, sha256_hex
 from licensing.envelope import Envelope, Signature, pae
@@ -26,7 +26,7 @@ EPOCH = 1_790_000_000
 
 @dataclass
 class Installed:
-    """A release in an environment of its own."""
+    """A distribution in an environment of its own."""
 
     vendor: TodaysVendor
     place: Path
@@ -66,8 +66,8 @@ class Installed:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Build once, install once."""
-    place = tmp_path_factory.mktemp("release")
-    vendor = TodaysVendor("a vendor with a release")
+    place = tmp_path_factory.mktemp("distribution")
+    vendor = TodaysVendor("a vendor with a distribution")
     (place / "keyset.json").write_bytes(vendor.keyset())
     made = build(place / "keyset.json", place / "dist", WHEELS, EPOCH)
     done = Installed(vendor, place, made)
@@ -83,7 +83,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return done
 
 
-pytestmark = pytest.mark.xdist_group("release")
+pytestmark = pytest.mark.xdist_group("distribution")
 
 
 def test_two_builds_give_the_same_bytes(installed: Installed, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_any_other_keyset_is_refused(installed: Installed, which: str) -> None:
     ("setting", "said"),
     [("enabled: false", "config rejects enabled: false"), ("fail_open_for_dev: true", "release")],
 )
-def test_settings_a_release_refuses(installed: Installed, setting: str, said: str) -> None:
+def test_settings_a_distribution_refuses(installed: Installed, setting: str, said: str) -> None:
     config = (
         "server:\n  listen: 127.0.0.1:0\n  license:\n"
         f"    path: license.json\n    state_path: state/s.json\n    {setting}\n"
@@ -194,7 +194,7 @@ def test_it_serves_with_nothing_but_its_configuration(installed: Installed, tmp_
         assert built.chat().status == 200
 
 
-def test_what_no_release_is_built_with() -> None:
+def test_what_no_distribution_is_built_with() -> None:
     vendor = TodaysVendor()
     root = vendor.signers["root"]
     cases: dict[str, bytes] = {
@@ -215,7 +215,7 @@ def test_what_no_release_is_built_with() -> None:
         payload, Keyset.PAYLOAD_TYPE, (signature,)
     ).to_bytes()
     for name, data in cases.items():
-        with pytest.raises(ReleaseError) as raised:
+        with pytest.raises(DistributionError) as raised:
             check_keyset(data, NOW)
         assert "keyset" in str(raised.value), name
     check_keyset(vendor.keyset(), NOW)

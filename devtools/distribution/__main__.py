@@ -1,22 +1,22 @@
-"""`python -m devtools.release --keyset FILE`: see `devtools.release`."""
+"""`python -m devtools.distribution --keyset FILE`: see `devtools.distribution`."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-from devtools.release import ROOT, ReleaseError, build, commit_time, download_wheels
+from devtools.distribution import ROOT, DistributionError, build, commit_time, download_wheels
 
 WHEELS = ROOT / ".venv" / "router-wheels"
 
 
 def main() -> int:
-    """Build a release, or fetch the wheels it needs."""
+    """Build a distribution, or only download the wheels it needs."""
     parser = argparse.ArgumentParser(prog="make router-release", description=__doc__)
     parser.add_argument("--keyset", type=Path)
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "router")
     parser.add_argument("--wheels", type=Path, default=WHEELS)
-    parser.add_argument("--only-download", action="store_true", help="fetch the wheels, no more")
+    parser.add_argument("--only-download", action="store_true", help="download the wheels and stop")
     options = parser.parse_args()
     try:
         download_wheels(options.wheels)
@@ -27,7 +27,7 @@ def main() -> int:
             return 2
         for made in build(options.keyset, options.output, options.wheels, commit_time()):
             print(made)
-    except (ReleaseError, OSError, subprocess.CalledProcessError) as error:
+    except (DistributionError, OSError, subprocess.CalledProcessError) as error:
         print(f"make router-release: {error}", file=sys.stderr)
         return 1
     return 0
