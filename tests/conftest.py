@@ -101,6 +101,5 @@ def transactions(database: Database, clock: FakeClock, signers: MemorySigners) -
     opened = Transactions(database, ports, Policy(origin=ORIGIN))
     with opened.writing(COMMAND) as context:
         init_keys(context, signers)
-    with opened.writing(COMMAND) as context:
-        publish_bundle(context)
+    publish_bundle(opened, COMMAND)
     return opened

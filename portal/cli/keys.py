@@ -69,8 +69,7 @@ def bundle() -> None:
 @json_option
 def bundle_publish() -> dict[str, Any]:
     """Sign and publish a bundle now."""
-    with transactions().writing(COMMAND) as context:
-        stored = publish_bundle(context)
+    stored = publish_bundle(transactions(), COMMAND)
     if stored is None:
         raise Conflict("Nothing was published.")
     return {"version": stored.version, "key_id": stored.key_id}

@@ -60,8 +60,7 @@ def init(dev: bool) -> dict[str, Any]:
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
-    with wiring.transactions.writing(COMMAND) as context:
-        publish_bundle(context, only_if_due=True)
+    publish_bundle(wiring.transactions, COMMAND, only_if_due=True)
     return {
         "data_dir": str(settings.data_dir),
         "schema": migrate.current(wiring.database.engine),

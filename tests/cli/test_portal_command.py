@@ -585,9 +585,8 @@ def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
     make_approved(operator)
     kept = tmp_path / "kept.json"
     transactions = operator.opened[-1].transactions
-    with transactions.writing(COMMAND) as context:
-        seal_committed(context)
-        publish_bundle(context)
+    seal_committed(transactions)
+    publish_bundle(transactions, COMMAND)
     operator.ask("bundle", "export", "--out", kept)
     check = ("audit", "check", "--bundle", kept)
     assert operator.ask(*check) == {"chain": "holds"}
@@ -599,8 +598,7 @@ def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
         for table in ("bundles", "sealed_rows", "audit_seals"):
             context.session.execute(text(f"DELETE FROM {table}"))
         context.session.execute(text("UPDATE audit_rows SET reason = 'another'"))
-    with transactions.writing(COMMAND) as context:
-        seal_committed(context)
+    seal_committed(transactions)
     assert operator.ask("audit", "check") == {"chain": "holds"}
     assert "bundle" in operator.refused(4, "conflict", *check)
     kept.write_text("{}")

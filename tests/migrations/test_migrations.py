@@ -16,10 +16,13 @@ from sqlalchemy.exc import DBAPIError
 
 from devtools.postgres import Cluster
 from portal.db import migrate
+from portal.db.audit import AuditSeal
 from portal.db.session import make_engine
-from portal.services.context import Transactions
+from portal.services.audit_seals import ROWS_SETTLED, seal_committed, verify_chain
+from portal.services.context import SYSTEM, Transactions
 from tests.databases import copied_file, fresh_database
 from tests.factories.accounts import make_staff
+from tests.fakes import FakeClock
 
 ROOT = Path(__file__).resolve().parents[2]
 APPEND_ONLY = ("audit_rows", "audit_seals", "sealed_rows")
@@ -186,7 +189,9 @@ def test_sqlite_refuses_to_replace_the_audit_trail_on_any_connection(
             "INSERT INTO audit_rows (at, action, actor_kind, subject_kind, subject_id, detail)"
             " VALUES ('2026-11-23 12:00:00', 'staff.created', 'command', 'person', 'p', '{}')"
         )
-        connection.execute("INSERT INTO audit_seals VALUES (1, 'x', 1, 'a', 0, 0, 'b', 'c', 'd')")
+        connection.execute(
+            "INSERT INTO audit_seals VALUES (1, 'x', 1, 'a', 0, 0, 'b', 'c', 'd', 0)"
+        )
         connection.execute("INSERT INTO sealed_rows SELECT id, 1 FROM audit_rows")
         connection.commit()
         before = connection.execute(f"SELECT * FROM {table}").fetchall()
@@ -202,7 +207,8 @@ def fill(connection: Connection) -> None:
     """Seal one audit row, by hand."""
     connection.execute(
         text(
-            "INSERT INTO audit_seals VALUES (1, '2026-11-23 12:00:00', 1, 'a', 0, 0, 'b', 'c', 'd')"
+            "INSERT INTO audit_seals"
+            " VALUES (1, '2026-11-23 12:00:00', 1, 'a', 0, 0, 'b', 'c', 'd', 0)"
         )
     )
     connection.execute(
@@ -276,10 +282,35 @@ def test_migrations_do_not_queue_behind_a_long_transaction(postgres: Cluster) ->
             connection.execute(text("LOCK TABLE accounts IN ACCESS SHARE MODE"))
             with pytest.raises(DBAPIError, match="lock timeout"):
                 migrate.downgrade(engine, "base")
-        assert migrate.current(engine) == migrate.head()
+        assert migrate.current(engine) == "0001", "the one that waited is done whole or not at all"
+        migrate.upgrade(engine)
         assert migrate.differences(engine) == []
         migrate.downgrade(engine, "base")
         migrate.upgrade(engine)
         assert migrate.differences(engine) == []
         engine.dispose()
         holder.dispose()
+
+
+def test_seals_made_before_they_said_what_is_settled_stay(
+    transactions: Transactions, clock: FakeClock
+) -> None:
+    """Older code goes on writing seals during an update, and its seals say 0."""
+    engine = transactions.database.engine
+    make_staff(transactions)
+    first = seal_committed(transactions)
+    assert first is not None
+    migrate.downgrade(engine, "0001")
+    with engine.begin() as connection:
+        columns = {each["name"] for each in inspect(connection).get_columns("audit_seals")}
+    assert "settled_to" not in columns
+    migrate.upgrade(engine)
+    clock.advance(seconds=ROWS_SETTLED.total_seconds() + 1)
+    make_staff(transactions, "second@vendor.test")
+    second = seal_committed(transactions)
+    assert second is not None
+    assert second.number == 2
+    assert second.settled_to == first.row_count
+    with transactions.reading(SYSTEM) as context:
+        assert context.session.get_one(AuditSeal, 1).settled_to == 0
+        assert verify_chain(context) is None
