@@ -364,7 +364,8 @@ def run_status(options: argparse.Namespace) -> int:
 
 def run_check_config(options: argparse.Namespace) -> int:
     """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
-    from router.config import ConfigError, describe, load_config
+    from router.config import describe, load_config
+    from router.yaml_file import ConfigError
 
     try:
         config = load_config(options.config, release=is_release())

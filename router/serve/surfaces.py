@@ -267,7 +267,7 @@ class Surfaces:
             caller = self._admitted(request, row, decision)
             body = await self._body(request)
             self._route(body, row, decision)
-            if self._config.server.upstream is None:
+            if not self._config.server.upstream:
                 _deny(502, "upstream-missing", "No upstream is configured.", "routing-failed")
             ticket = await self._promise(decision, caller, body, row)
             try:

@@ -37,7 +37,8 @@ from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
 from router.commands import codes
 from router.commands.cli import _parser
-from router.config import known_paths, load_config
+from router.config import Config, load_config
+from router.yaml_file import known_paths
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
 
@@ -323,7 +324,7 @@ def test_the_example_of_a_configuration_is_one() -> None:
 
 def test_every_key_of_the_configuration_is_in_the_table() -> None:
     page = (DOCS / "router" / "install.md").read_text()
-    for path in known_paths():
+    for path in known_paths(Config):
         top = path.split("[")[0]
         assert f"| `{path}` |" in page or f"| `{top}` |" in page or f"| `{path}." in page, path
 

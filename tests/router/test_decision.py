@@ -28,8 +28,10 @@ BUNDLE = VENDOR.bundle()
 GRACE_S = 3600
 WITH_BUNDLE = RevocationConfig("file", Path("bundle"))
 POLICY = LicenseConfig(Path("l"), Path("s"), grace_period_s=GRACE_S)
-STRICT = replace(POLICY, revocation=WITH_BUNDLE)
-LOOSE = replace(POLICY, revocation=replace(WITH_BUNDLE, fail_closed_on_bundle_error=False))
+STRICT = msgspec.structs.replace(POLICY, revocation=WITH_BUNDLE)
+LOOSE = msgspec.structs.replace(
+    POLICY, revocation=RevocationConfig("file", Path("bundle"), fail_closed_on_bundle_error=False)
+)
 KEYID = "a" * 64
 FRESH = State()
 
@@ -255,11 +257,11 @@ def test_grace_never_covers_revocation_or_instance() -> None:
     assert (decision.status, decision.ends_at) == ("grace", AT + 10)
     assert decision.at(AT + 10).reason == "license-revoked"
     assert codes(seen(AT + 10, None, bundle=revoking), after, STRICT)[0] == "license-revoked"
-    here = replace(POLICY, instance_fingerprint="fp_somewhere")
+    here = msgspec.structs.replace(POLICY, instance_fingerprint="fp_somewhere")
     bound = VENDOR.license(binding=Binding(fingerprints=("fp_somewhere",)))
     _, state = judged(seen(AT, bound), policy=here)
     assert judged(seen(AT, None), state, here)[0].serving
-    moved = replace(POLICY, instance_fingerprint="fp_elsewhere")
+    moved = msgspec.structs.replace(POLICY, instance_fingerprint="fp_elsewhere")
     assert codes(seen(AT, None), state, moved)[0] == "license-instance-mismatch"
 
 
@@ -380,8 +382,8 @@ def test_an_unusable_bundle_blocks_warns_or_is_not_asked_for(name: str) -> None:
     decision, _ = judged(evidence, state, LOOSE)
     assert decision.serving
     assert "revocation bundle" in decision.warnings[0]
-    required = replace(LOOSE.revocation, require_current_bundle=True)
-    assert codes(evidence, state, replace(LOOSE, revocation=required)) == failed
+    required = msgspec.structs.replace(LOOSE.revocation, require_current_bundle=True)
+    assert codes(evidence, state, msgspec.structs.replace(LOOSE, revocation=required)) == failed
     decision, _ = judged(evidence, state, POLICY)
     assert decision.serving
     assert decision.warnings == ()
@@ -467,7 +469,7 @@ def test_seats() -> None:
 
 
 def test_development_serves_whatever_is_wrong_and_says_so() -> None:
-    policy = replace(POLICY, fail_open_for_dev=True)
+    policy = msgspec.structs.replace(POLICY, fail_open_for_dev=True)
     for decision in (judged(seen(license=None), policy=policy)[0], state_invalid(policy, AT)):
         assert (decision.serving, decision.status) == (True, "development")
         assert decision.reason is not None
