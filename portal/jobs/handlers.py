@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
+from portal.db.drafts import FormDraft
+from portal.db.email_tokens import EmailToken
 from portal.db.emails import Email
 from portal.db.instances import Instance
 from portal.db.jobs import Job
 from portal.db.leases import Lease
-from portal.db.people import EmailToken, FormDraft, RateCount
+from portal.db.rate_limits import RateCount
 from portal.domain.ports import Mail, Mailer, MailTemplates, MailUndelivered
 from portal.jobs.worker import Handler, Schedule
 from portal.services.audit_seals import seal_committed

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from portal.db.accounts import Account, Member, memberships
+from portal.db.accounts import Account, Member
 from portal.db.people import Person, person_by_email
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict, NotFound
@@ -90,14 +90,6 @@ def find_account(context: Context, account_id: str) -> Account:
     if account is None:
         raise NotFound(f"There is no account {account_id}.")
     return account
-
-
-def role_in(context: Context, person_id: str, account_id: str) -> str | None:
-    """Return the role of a person in an account; None for a stranger."""
-    for member, account in memberships(context.session, person_id):
-        if account.id == account_id:
-            return member.role
-    return None
 
 
 def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]:

@@ -20,12 +20,12 @@ from licensing.keys import ZERO_SHA256
 from licensing.verify import KeysetTrust, verify_bundle
 from portal.db.audit import AuditRow, AuditSeal, SealedRow
 from portal.db.bundles import Bundle
-from portal.db.jobs import take_turn
 from portal.db.leases import Lease
+from portal.db.turns import take_turn
 from portal.services.context import Context
 from portal.services.keys import current_keyset, unix
 
-SEAL_BEAT: Final = "audit-seal"
+SEAL_TURN: Final = "audit-seal"
 LEASE_SETTLED: Final = timedelta(minutes=3)
 """Longer than a transaction lasts, on a clock as wrong as it may be: no row before comes later."""
 BATCH: Final = 5000
@@ -87,7 +87,7 @@ def seal_digest(seal: AuditSeal) -> str:
 def seal_committed(context: Context) -> AuditSeal | None:
     """Seal what no seal covers yet; None when there is nothing new."""
     session = context.session
-    take_turn(session, SEAL_BEAT, context.at)
+    take_turn(session, SEAL_TURN)
     rows = session.scalars(
         select(AuditRow)
         .outerjoin(SealedRow, SealedRow.audit_row_id == AuditRow.id)

@@ -9,7 +9,8 @@ from sqlalchemy import func, select
 from licensing.errors import LicensingError
 from portal.db.bundles import latest_bundle
 from portal.db.emails import Email
-from portal.db.jobs import Job, last_beat
+from portal.db.heartbeats import last_beat
+from portal.db.jobs import Job
 from portal.db.session import clock_difference
 from portal.domain.errors import PortalError
 from portal.domain.ports import SignerUnavailable

@@ -16,7 +16,7 @@ from licensing.envelope import Envelope, Signature, pae
 from licensing.keys import ZERO_SHA256, Key, Keyset, Root, key_id
 from licensing.names import PRODUCT, ROLES
 from licensing.verify import Verified, verify_keyset
-from portal.db.bundles import KeysetVersion, SigningKey, latest_keyset
+from portal.db.keys import KeysetVersion, SigningKey, latest_keyset
 from portal.domain.errors import Conflict, Unavailable
 from portal.domain.ports import KeyMaker, Signer, SignerUnavailable
 from portal.services.audit import record

@@ -12,13 +12,9 @@ from typing import Any, Final
 from sqlalchemy import select, update
 
 from portal.db.accounts import Account, Member, memberships
-from portal.db.people import (
-    Person,
-    SecondFactor,
-    SignIn,
-    person_by_email,
-    staff_roles,
-)
+from portal.db.people import Person, person_by_email, staff_roles
+from portal.db.second_factors import SecondFactor
+from portal.db.sign_ins import SignIn
 from portal.domain.errors import NotFound
 from portal.domain.identifiers import SIGN_IN, new_id
 from portal.domain.roles import account_permissions, staff_permissions

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from portal.db.bundles import KeysetVersion, latest_bundle
+from portal.db.bundles import latest_bundle
+from portal.db.keys import KeysetVersion
 from portal.domain.errors import NotFound, Unavailable
 from portal.services.keys import published_keyset
 from portal.web.access import machine
