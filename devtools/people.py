@@ -7,7 +7,8 @@ from pathlib import Path
 import pyotp
 
 from portal.config import Settings
-from portal.db.people import SecondFactor, person_by_email
+from portal.db.people import person_by_email
+from portal.db.second_factors import SecondFactor
 from portal.services.accounts import create_account
 from portal.services.context import Actor, Context
 from portal.services.second_factors import confirm_setup, start_setup

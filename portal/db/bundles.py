@@ -1,4 +1,4 @@
-"""Published documents that every router may fetch: revocation bundles and keysets."""
+"""Revocation bundles, as published."""
 
 from datetime import datetime
 
@@ -23,29 +23,6 @@ class Bundle(Base):
     expires_at: Mapped[datetime]
 
 
-class KeysetVersion(Base):
-    """One signed keyset, exactly as published."""
-
-    __tablename__ = "keyset_versions"
-
-    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    payload_sha256: Mapped[str]
-    envelope: Mapped[bytes] = mapped_column(LargeBinary)
-    published_at: Mapped[datetime]
-
-
-class SigningKey(Base):
-    """Where a private key is held. The key itself is never in the database."""
-
-    __tablename__ = "signing_keys"
-
-    keyid: Mapped[str] = mapped_column(primary_key=True)
-    role: Mapped[str]
-    uri: Mapped[str]
-    """`file:NAME` below the key directory, or another signer's URI."""
-    created_at: Mapped[datetime]
-
-
 def latest_bundle(session: Session) -> Bundle | None:
     """Return the newest published bundle."""
     return session.scalar(select(Bundle).order_by(Bundle.version.desc()).limit(1))
@@ -58,8 +35,3 @@ def hold_publishing(session: Session) -> int | None:
     )
     # Asked again: whoever held the lock before has published one since.
     return session.scalar(select(func.max(Bundle.version)))
-
-
-def latest_keyset(session: Session) -> KeysetVersion | None:
-    """Return the newest published keyset."""
-    return session.scalar(select(KeysetVersion).order_by(KeysetVersion.version.desc()).limit(1))

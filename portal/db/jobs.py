@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Index, UniqueConstraint, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from portal.db.base import Base
@@ -32,37 +31,6 @@ class Job(Base):
     done_at: Mapped[datetime | None]
     parked_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
-
-
-class Heartbeat(Base):
-    """When each part of the worker last showed that it works."""
-
-    __tablename__ = "heartbeats"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    beat_at: Mapped[datetime]
-
-
-def beat(session: Session, name: str, at: datetime) -> None:
-    """Note that this part of the worker works."""
-    postgres = session.get_bind().dialect.name == "postgresql"
-    insert = (postgresql.insert if postgres else sqlite.insert)(Heartbeat)
-    session.execute(
-        insert.values(name=name, beat_at=at).on_conflict_do_update(
-            index_elements=["name"], set_={"beat_at": at}
-        )
-    )
-
-
-def take_turn(session: Session, name: str, at: datetime) -> None:
-    """Wait until nobody else does what `name` stands for, and hold the turn until the commit."""
-    beat(session, name, at)
-    session.execute(select(Heartbeat).where(Heartbeat.name == name).with_for_update())
-
-
-def last_beat(session: Session, name: str) -> datetime | None:
-    """Return when this part of the worker last showed that it works."""
-    return session.scalar(select(Heartbeat.beat_at).where(Heartbeat.name == name))
 
 
 def due_jobs(session: Session, at: datetime, most: int) -> list[int]:

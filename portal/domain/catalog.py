@@ -27,13 +27,11 @@ class LeasePlan:
 
     ttl_s: int
     grace_s: int
-    renew_earliest_s: int
-    renew_latest_s: int
 
 
-TRIAL_LEASES: Final = LeasePlan(24 * HOUR_S, 72 * HOUR_S, 8 * HOUR_S, 12 * HOUR_S)
-MONTHLY_LEASES: Final = LeasePlan(72 * HOUR_S, 7 * DAY_S, 24 * HOUR_S, 36 * HOUR_S)
-ANNUAL_LEASES: Final = LeasePlan(7 * DAY_S, 14 * DAY_S, 56 * HOUR_S, 84 * HOUR_S)
+TRIAL_LEASES: Final = LeasePlan(24 * HOUR_S, 72 * HOUR_S)
+MONTHLY_LEASES: Final = LeasePlan(72 * HOUR_S, 7 * DAY_S)
+ANNUAL_LEASES: Final = LeasePlan(7 * DAY_S, 14 * DAY_S)
 
 
 @dataclass(frozen=True)

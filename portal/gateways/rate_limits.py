@@ -2,10 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, delete
+from sqlalchemy import case
 from sqlalchemy.dialects import postgresql, sqlite
 
-from portal.db.people import RateCount
+from portal.db.rate_limits import RateCount
 from portal.db.session import Database
 
 
@@ -38,8 +38,3 @@ class DatabaseRateLimiter:
         if counted.attempts <= limit:
             return None
         return max(1, int((counted.window_ends_at - at).total_seconds()) + 1)
-
-    def forget_old(self, at: datetime) -> None:
-        """Remove the buckets whose window is over."""
-        with self._database.writing() as session:
-            session.execute(delete(RateCount).where(RateCount.window_ends_at <= at))

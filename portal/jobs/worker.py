@@ -16,7 +16,8 @@ from typing import Any, Final
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from portal.db.jobs import Job, beat, claim_job, due_jobs
+from portal.db.heartbeats import beat
+from portal.db.jobs import Job, claim_job, due_jobs
 from portal.domain.errors import PortalError, Unavailable
 from portal.services.context import SYSTEM, Transactions
 

@@ -2,14 +2,14 @@
 
 from sqlalchemy import select
 
-from portal.db.accounts import Account, Member, memberships
-from portal.db.people import Person, person_by_email
+from portal.db.accounts import Account, Member
+from portal.db.people import Person, people_of, person_by_email
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict, NotFound
 from portal.domain.identifiers import ACCOUNT, MEMBER, PERSON, new_id
+from portal.domain.names import clean_name
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.deployments import clean_name
 from portal.services.email_tokens import SET_PASSWORD, send_token
 
 
@@ -92,14 +92,6 @@ def find_account(context: Context, account_id: str) -> Account:
     return account
 
 
-def role_in(context: Context, person_id: str, account_id: str) -> str | None:
-    """Return the role of a person in an account; None for a stranger."""
-    for member, account in memberships(context.session, person_id):
-        if account.id == account_id:
-            return member.role
-    return None
-
-
 def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]:
     """Return who belongs to an account, by name."""
     rows = context.session.execute(
@@ -109,12 +101,6 @@ def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]
         .order_by(Person.name, Person.id)
     )
     return [(member, person) for member, person in rows]
-
-
-def names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
-    """Return people's names; staff are named as staff alone to customers."""
-    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
-    return {each.id: "staff" if each.kind == "staff" else each.name for each in people}
 
 
 def search_accounts(context: Context, text: str, most: int = 100) -> list[Account]:
@@ -132,5 +118,4 @@ def search_accounts(context: Context, text: str, most: int = 100) -> list[Accoun
 
 def staff_names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
     """Return people's names as staff may see them."""
-    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
-    return {each.id: each.name for each in people}
+    return {each.id: each.name for each in people_of(context.session, person_ids).values()}

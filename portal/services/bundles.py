@@ -167,6 +167,18 @@ def _digest(entries: tuple[RevocationEntry, ...]) -> str:
     return sha256_hex(msgspec.json.encode(entries))
 
 
+def published_bundle(context: Context) -> Bundle:
+    """Return the newest published bundle.
+
+    Raises:
+        Unavailable: none was published yet.
+    """
+    bundle = latest_bundle(context.session)
+    if bundle is None:
+        raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
+    return bundle
+
+
 def _anchor(context: Context) -> dict[str, Any] | None:
     """Name the newest audit seal, so that a published bundle pins the audit trail before it."""
     seal = newest_seal(context.session)

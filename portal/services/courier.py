@@ -19,8 +19,9 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease as LeasePayload
 from licensing.verify import only_signature
-from portal.db.bundles import latest_bundle, latest_keyset
+from portal.db.bundles import latest_bundle
 from portal.db.instances import Instance
+from portal.db.keys import latest_keyset
 from portal.db.leases import Lease
 from portal.db.licenses import current_license
 from portal.domain.errors import NotFound

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from licensing.encoding import sha256_hex
-from portal.db.bundles import latest_bundle, latest_keyset
+from portal.db.bundles import latest_bundle
 from portal.db.deployments import Deployment
+from portal.db.keys import latest_keyset
 from portal.db.licenses import License
 from portal.domain.errors import Conflict
 from portal.services.audit import record

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from portal.db.people import FormDraft
+from portal.db.drafts import FormDraft
 from portal.services.context import Context
 from portal.services.email_tokens import new_token, token_hash
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from sqlalchemy import select, update
 
-from portal.db.people import EmailToken, Person
+from portal.db.email_tokens import EmailToken
+from portal.db.people import Person
 from portal.domain.identifiers import EMAIL_TOKEN, new_id
 from portal.services.context import Context
 from portal.services.emails import queue_email

@@ -11,6 +11,7 @@ from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import check_terms
 from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
+from portal.domain.roles import REQUESTS_MAKE
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.licenses import request_issue
@@ -151,6 +152,43 @@ def approve_entitlement(
     return entitlement
 
 
+# A grant waits for *Start now* while it is approved, nobody has started it and its time has not
+# passed. Until the worker has issued its license a started grant is still approved: what tells the
+# two apart is the license that was asked for.
+_UNSTARTED = (Entitlement.state == "approved") & ~(
+    select(License.id).where(License.entitlement_id == Entitlement.id).exists()
+)
+
+
+def waiting_to_start(context: Context, account_id: str) -> list[Entitlement]:
+    """Return the account's grants that wait for *Start now*, the most urgent first."""
+    return list(
+        context.session.scalars(
+            select(Entitlement)
+            .where(
+                Entitlement.account_id == account_id,
+                _UNSTARTED,
+                Entitlement.start_by_at > context.at,
+            )
+            .order_by(Entitlement.start_by_at)
+        )
+    )
+
+
+def can_start(
+    context: Context, entitlement: Entitlement | None, permissions: frozenset[str]
+) -> bool:
+    """Say whether a member with these permissions can press *Start now* for this grant."""
+    if entitlement is None or REQUESTS_MAKE not in permissions:
+        return False
+    waits = context.session.scalar(
+        select(Entitlement.id).where(
+            Entitlement.id == entitlement.id, _UNSTARTED, Entitlement.start_by_at > context.at
+        )
+    )
+    return waits is not None
+
+
 def start_entitlement(context: Context, *, account_id: str, entitlement_id: str) -> License:
     """Start what staff granted: the customer's *Start now*. Starting twice gives the same license.
 
@@ -170,23 +208,16 @@ def start_entitlement(context: Context, *, account_id: str, entitlement_id: str)
 
 
 def end_lapsed(context: Context) -> int:
-    """End approved grants nobody started in time, and live ones whose time is over."""
-    lapsed: list[Entitlement] = list(
-        context.session.scalars(
-            select(Entitlement).where(
-                Entitlement.state == "approved", Entitlement.start_by_at <= context.at
-            )
-        )
-    )
-    over = list(
-        context.session.scalars(
-            select(Entitlement).where(
-                Entitlement.state == "live", Entitlement.ends_at <= context.at
-            )
-        )
-    )
-    for entitlement, why in [(each, "not started") for each in lapsed] + [
-        (each, "term over") for each in over
+    """End grants nobody started in time, and live ones whose time is over; return how many."""
+    lapsed = context.session.scalars(
+        select(Entitlement).where(_UNSTARTED, Entitlement.start_by_at <= context.at)
+    ).all()
+    over = context.session.scalars(
+        select(Entitlement).where(Entitlement.state == "live", Entitlement.ends_at <= context.at)
+    ).all()
+    for entitlement, why in [
+        *((each, "not started") for each in lapsed),
+        *((each, "term over") for each in over),
     ]:
         entitlement.state = "ended"
         entitlement.ended_at = context.at
@@ -200,18 +231,3 @@ def end_lapsed(context: Context) -> int:
             reason=why,
         )
     return len(lapsed) + len(over)
-
-
-def waiting_to_start(context: Context, account_id: str) -> list[Entitlement]:
-    """Return the account's approved grants that wait for *Start now*, the most urgent first."""
-    return list(
-        context.session.scalars(
-            select(Entitlement)
-            .where(
-                Entitlement.account_id == account_id,
-                Entitlement.state == "approved",
-                Entitlement.start_by_at > context.at,
-            )
-            .order_by(Entitlement.start_by_at)
-        )
-    )

@@ -31,8 +31,9 @@ from licensing.verify import (
     verify_lease,
     verify_request,
 )
-from portal.db.bundles import Bundle, KeysetVersion, SigningKey, latest_keyset
+from portal.db.bundles import Bundle
 from portal.db.instances import Fork, Instance
+from portal.db.keys import KeysetVersion, SigningKey, latest_keyset
 from portal.db.leases import Head, advance, read_head
 from portal.db.licenses import current_license
 from portal.domain.errors import Unavailable

@@ -6,6 +6,7 @@ Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes
 visible as issued only once its signature is stored and was verified.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -375,25 +376,30 @@ def find_license(context: Context, license_id: str) -> License:
     return license_
 
 
-def open_holds(context: Context, license_: License) -> list[Hold]:
-    """Return what suspends a license now, oldest first."""
-    return list(
+def standings(context: Context, licenses: Sequence[License]) -> dict[str, Standing]:
+    """Say what is true of each license at this unit's instant, by license id."""
+    named = {each.entitlement_id for each in licenses}
+    held = set(
         context.session.scalars(
-            select(Hold)
-            .where(Hold.entitlement_id == license_.entitlement_id, Hold.lifted_at.is_(None))
-            .order_by(Hold.opened_at)
+            select(Hold.entitlement_id).where(
+                Hold.entitlement_id.in_(named), Hold.lifted_at.is_(None)
+            )
         )
     )
+    return {each.id: _standing(each, each.entitlement_id in held, context.at) for each in licenses}
 
 
 def standing(context: Context, license_: License) -> Standing:
     """Say what is true of a license at this unit's instant."""
-    at = context.at
+    return standings(context, [license_])[license_.id]
+
+
+def _standing(license_: License, is_held: bool, at: datetime) -> Standing:
     if license_.state in ("issuing", "revoked"):
         state = license_.state
     elif license_.superseded_at is not None and license_.superseded_at <= at:
         state = "superseded"
-    elif open_holds(context, license_):
+    elif is_held:
         state = "suspended"
     elif license_.expires_at is not None and license_.expires_at <= at:
         state = "expired"

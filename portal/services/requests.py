@@ -14,9 +14,9 @@ from sqlalchemy import select, update
 from portal.db.accounts import Account, lock_account
 from portal.db.deployments import Deployment, deployments_of
 from portal.db.entitlements import Entitlement
-from portal.db.jobs import take_turn
 from portal.db.people import Person
 from portal.db.requests import Request, RequestMessage
+from portal.db.turns import take_turn
 from portal.domain.catalog import CATALOG, DAY_S
 from portal.domain.email_addresses import parse_email
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
@@ -243,7 +243,7 @@ def _fingerprint(context: Context, ask: Ask) -> str | None:
 def _judge(context: Context, request: Request) -> Decision:
     """Judge an evaluation request while nobody else of its domain is judged."""
     domain = request.registrable_domain
-    take_turn(context.session, f"evaluation:{domain}", context.at)
+    take_turn(context.session, f"evaluation:{domain}")
     person = context.session.get_one(Person, request.person_id)
     address = parse_email(person.email)
     return decide_evaluation(

@@ -6,14 +6,15 @@ A link in a mail changes nothing when it is merely opened: scanners do that.
 
 from sqlalchemy import update
 
-from portal.db.people import Person, TermsAcceptance, person_by_email
+from portal.db.people import Person, person_by_email
+from portal.db.terms_of_use import TermsAcceptance
 from portal.domain.email_addresses import EmailAddress, parse_email
-from portal.domain.errors import Conflict, Invalid
-from portal.domain.identifiers import EMAIL_TOKEN, new_id
+from portal.domain.errors import Conflict
+from portal.domain.identifiers import TERMS_ACCEPTANCE, new_id
+from portal.domain.names import clean_name
 from portal.services.accounts import add_person, open_account
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.deployments import clean_name
 from portal.services.email_tokens import (
     CONFIRM_EMAIL,
     RESET_PASSWORD,
@@ -69,7 +70,7 @@ def accept_terms(
     """Record that a person accepted the current terms."""
     context.session.add(
         TermsAcceptance(
-            id=new_id(EMAIL_TOKEN, context.ports.randomness),
+            id=new_id(TERMS_ACCEPTANCE, context.ports.randomness),
             person_id=person_id,
             account_id=account_id,
             version=context.policy.terms_version,
@@ -185,13 +186,3 @@ def change_password(context: Context, person_id: str, old_hash: str, new_hash: s
         {"name": person.name, "url": f"{context.policy.origin}/forgot-password"},
         person_id=person_id,
     )
-
-
-def require_terms(accepted: bool) -> None:
-    """Require that the terms were accepted.
-
-    Raises:
-        Invalid: they were not.
-    """
-    if not accepted:
-        raise Invalid("Accept the terms of use to go on.", field="terms")

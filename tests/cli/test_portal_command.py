@@ -18,8 +18,8 @@ from licensing.verify import KeysetTrust, verify_keyset, verify_license
 from portal.cli.main import portal
 from portal.cli.wired import COMMAND, Wirings
 from portal.config import Settings, load_settings
-from portal.db.bundles import KeysetVersion
-from portal.db.jobs import beat
+from portal.db.heartbeats import beat
+from portal.db.keys import KeysetVersion
 from portal.jobs.worker import WORKER_BEAT
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle

@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from portal.db.people import RateCount
+from portal.db.rate_limits import RateCount
 from portal.db.session import Database, make_engine
 from portal.gateways.rate_limits import DatabaseRateLimiter
 from tests.fakes import START
@@ -64,11 +64,3 @@ def test_the_limit_holds_under_a_race(database_url: str, pools: int) -> None:
         database.dispose()
     assert len(answers) == RACERS * 5
     assert answers.count(None) == LIMIT
-
-
-def test_old_windows_are_forgotten(limiter: DatabaseRateLimiter, database: Database) -> None:
-    hit(limiter)
-    hit(limiter, 30, "b")
-    limiter.forget_old(START + timedelta(seconds=60))
-    with database.reading() as session:
-        assert [row.bucket for row in session.query(RateCount)] == ["b"]

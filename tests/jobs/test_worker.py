@@ -12,7 +12,8 @@ from portal.db.audit import AuditSeal
 from portal.db.bundles import Bundle
 from portal.db.emails import Email
 from portal.db.entitlements import Entitlement
-from portal.db.jobs import Job, claim_job, due_jobs, last_beat
+from portal.db.heartbeats import last_beat
+from portal.db.jobs import Job, claim_job, due_jobs
 from portal.db.licenses import License
 from portal.domain.errors import Conflict
 from portal.domain.ports import Rendered

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import update
 
-from portal.db.bundles import SigningKey
+from portal.db.keys import SigningKey
 from portal.domain.ports import SignerUnavailable
 from portal.services.context import Actor, Transactions
 from portal.services.keys import current_keyset, role_signer, signer_of

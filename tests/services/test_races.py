@@ -11,8 +11,8 @@ import pytest
 from portal.db.entitlements import Entitlement
 from portal.db.instances import Instance
 from portal.db.licenses import License
-from portal.db.people import RecoveryCode
 from portal.db.requests import Request
+from portal.db.second_factors import RecoveryCode
 from portal.domain.errors import Conflict, PortalError
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import enroll, verify_enrollment_request

@@ -12,7 +12,8 @@ from flask.testing import FlaskClient
 
 from portal.app import create_app
 from portal.config import load_settings
-from portal.db.people import SecondFactor, person_by_email
+from portal.db.people import person_by_email
+from portal.db.second_factors import SecondFactor
 from portal.domain.ports import Mail
 from portal.gateways.mail import JinjaMailTemplates
 from portal.jobs.handlers import Handlers

@@ -9,8 +9,8 @@ from flask import Flask
 from licensing.license import License as LicensePayload
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
-from portal.db.people import TermsAcceptance
 from portal.db.requests import Request
+from portal.db.terms_of_use import TermsAcceptance
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.requests import ask_for_pilot

@@ -6,8 +6,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import delete
 
-from portal.db.people import Person, RecoveryCode, SecondFactor, StaffRole, person_by_email
-from portal.db.people import SignIn as SignInRow
+from portal.db.people import Person, StaffRole, person_by_email
+from portal.db.second_factors import RecoveryCode, SecondFactor
+from portal.db.sign_ins import SignIn as SignInRow
 from portal.domain.ports import SealBroken
 from portal.services.context import Actor, Transactions
 from tests.factories.accounts import PASSWORD, make_customer, make_staff

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from portal.db.accounts import Account
-from portal.db.people import Person, TermsAcceptance, person_by_email
+from portal.db.people import Person, person_by_email
+from portal.db.terms_of_use import TermsAcceptance
 from portal.gateways.mail import make_message
 from portal.services.context import Actor, Transactions
 from tests.factories.accounts import PASSWORD, make_customer
