@@ -24,9 +24,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from portal.db.base import Base
 from portal.db.bundles import Bundle, KeysetVersion
+from portal.db.direct import DirectStatement
 from portal.db.instances import Instance
 from portal.db.licenses import Hold, License
-from portal.db.session import DirectStatement
 from portal.db.types import RowNumber
 
 
