@@ -10,7 +10,7 @@ from devtools.access import MATRIX, access_matrix
 from portal.db.base import Base
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES, account_permissions, staff_permissions
 from portal.services.context import Actor, Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.web.access import Rule
 from tests.factories.accounts import add_member, make_customer, make_deployment, make_staff
 from tests.factories.instances import make_code, make_router
@@ -66,9 +66,9 @@ class House:
         code = make_code(transactions, self.license, uses=5)
         with transactions.writing(COMMAND) as context:
             asked = router.enrollment(code, at=int(context.at.timestamp()))
-            instance, _ = enroll(context, verify_enrollment_request(asked))
-            self.instance_id = instance.id
-            self.lease_id = instance.lease_id
+            enrolled = enroll(context, asked)
+            self.instance_id = enrolled.instance_id
+            self.lease_id = enrolled.lease_id
         self.request_id = ask_for_pilot(transactions, deployment_id=self.deployment.id)
         for role in set(ACCOUNT_ROLES) - {"owner"}:
             add_member(transactions, self.account.id, role, f"{role}@newco.example")

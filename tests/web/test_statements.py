@@ -13,7 +13,7 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.services.context import Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.services.keys import unix
 from portal.services.licenses import issue_license, request_issue
 from portal.services.requests import decline_request, post_message, staff_request
@@ -125,8 +125,8 @@ class House:
         code = make_code(self._transactions, license_)
         with self._transactions.writing(COMMAND) as context:
             asked = make_router(license_, name).enrollment(code, at=unix(context.at))
-            instance, _ = enroll(context, verify_enrollment_request(asked))
-        return instance.id, instance.lease_id
+            answered = enroll(context, asked)
+        return answered.instance_id, answered.lease_id
 
 
 @contextmanager
