@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Flask, url_for
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
@@ -48,8 +48,13 @@ class House:
             self._account = context.session.query(Account).one()
         self._owner = add_member(transactions, self._account.id, "owner", "sam@newco.example")
         deployment = make_deployment(transactions, self._account, "Site")
-        terms = {"sku": "pilot-30d", "mode": "lease", "limits": {"max_instances": MANY + 1}}
-        self._entitlement = make_entitlement(transactions, deployment, **terms)
+        self._entitlement = make_entitlement(
+            transactions,
+            deployment,
+            sku="pilot-30d",
+            mode="lease",
+            limits={"max_instances": MANY + 1},
+        )
         self._license = issue(transactions, self._entitlement)
         self._request_id = ask_for_pilot(transactions, deployment_id=deployment.id)
         instance_id, lease_id = self._enroll(self._license, "first")
@@ -149,16 +154,16 @@ def counts(
 ) -> dict[str, int]:
     """Open every page people sign in for, twice; return how many statements the second one took."""
     counted = {}
-    with app.test_request_context():
-        pages = [
-            (
-                rule.rule,
-                clients[access.kind],
-                url_for(rule.endpoint, **{name: house.values[name] for name in rule.arguments}),
-            )
-            for rule, access in rules_of(app)
-            if access.kind in clients and rule.methods is not None and "GET" in rule.methods
-        ]
+    urls = app.url_map.bind("localhost")
+    pages = [
+        (
+            rule.rule,
+            clients[access.kind],
+            urls.build(rule.endpoint, {name: house.values[name] for name in rule.arguments}),
+        )
+        for rule, access in rules_of(app)
+        if access.kind in clients and "GET" in (rule.methods or ())
+    ]
     for rule, client, path in pages:
         assert client.get(path).status_code == 200, path
         with statements(database) as seen:
