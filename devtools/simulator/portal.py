@@ -23,7 +23,7 @@ from devtools.vectors.keys import (
     TestKey,
 )
 from licensing.document import Document
-from licensing.encoding import b64decode, parse_json, sha256_hex
+from licensing.encoding import b64decode, crockford, parse_json, sha256_hex
 from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
 from licensing.errors import LicensingError, MalformedPayload, WrongType
@@ -49,7 +49,6 @@ ISSUER: Final = "metrum.ai"
 LeaseStatus = Literal["active", "suspended", "revoked", "superseded", "ended"]
 Standing = tuple[LeaseStatus, str | None, str | None]
 """Status, reason, and the license that took its place."""
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _JSON: Final = "application/json"
 
 
@@ -609,11 +608,7 @@ class Simulator:
         return Envelope(payload, document.PAYLOAD_TYPE, signatures).to_bytes()
 
     def _id(self, prefix: str) -> str:
-        number, text = next(self._ids), ""
-        for _ in range(26):
-            number, digit = divmod(number, 32)
-            text = _ALPHABET[digit] + text
-        return f"{prefix}_{text}"
+        return f"{prefix}_{crockford(next(self._ids).to_bytes(16, 'big'))}"
 
 
 def _parse_body(body: bytes) -> tuple[Envelope, bytes | None]:

@@ -12,9 +12,10 @@ from typing import Final
 import pyotp
 from sqlalchemy import delete, select, update
 
+from licensing.encoding import crockford
 from portal.db.people import Person, RecoveryCode, SecondFactor
 from portal.domain.errors import Conflict
-from portal.domain.identifiers import crockford, new_id
+from portal.domain.identifiers import new_id
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.emails import queue_email
