@@ -15,7 +15,7 @@ from devtools.vectors.build import keyset_payload
 from devtools.vectors.keys import LEASE, LICENSE, LICENSE_COMPROMISED, TEST_KEYS, TestKey
 from licensing.errors import MalformedPayload
 from licensing.keys import Keyset, PublicKey, key_id, loaded_key, public_key_of
-from licensing.test_keys import TEST_KEY_IDS
+from router.trust.test_keys import TEST_KEY_IDS
 
 P = 2**255 - 19
 SPKI = PublicFormat.SubjectPublicKeyInfo
