@@ -1,4 +1,4 @@
-"""Strict JSON, restricted canonical JSON and strict base64.
+"""Strict JSON, restricted canonical JSON, strict base64, and the base32 of identifiers.
 
 Invariants: a parser here returns a value or raises a `LicensingError`; nothing else escapes, for
 any bytes. `parse_canonical(canonical(value)) == value`, and no other bytes parse to that value.
@@ -22,6 +22,7 @@ _KEY: Final = re.compile(r"[a-z][a-z0-9_]*")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INTEGER_DIGITS: Final = 400
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def sha256_hex(data: bytes) -> str:
@@ -188,3 +189,17 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
     if canonical(value) != data:
         raise MalformedPayload("the payload is not written in canonical form")
     return value
+
+
+def crockford(raw: bytes) -> str:
+    """Write 16 bytes as 26 digits of Crockford's base32, most significant first.
+
+    They hold 130 bits, so the first is at most 7.
+
+    Raises:
+        ValueError: `raw` is not 16 bytes long.
+    """
+    if len(raw) != 16:
+        raise ValueError("an identifier holds exactly 128 bits")
+    number = int.from_bytes(raw, "big")
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

@@ -25,10 +25,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from licensing.encoding import crockford
 from licensing.envelope import pae
 from licensing.keys import key_id
 from licensing.names import ENROLLMENT_REQUEST_TYPE, LEASE_REQUEST_TYPE
-from portal.domain.identifiers import crockford
 
 PATIENCE_S = 30.0
 """How long an answer may take before the run is given up."""

@@ -28,7 +28,7 @@ from devtools.vectors.keys import (
     TestKey,
 )
 from licensing.document import Document
-from licensing.encoding import b64decode, parse_json, sha256_hex
+from licensing.encoding import b64decode, crockford, parse_json, sha256_hex
 from licensing.enrollment import LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
 from licensing.errors import LicensingError
@@ -39,7 +39,6 @@ from licensing.request_body import RequestBody, read_lease_request, read_request
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import Verified, verify_keyset
 from portal.domain.errors import NotFound, PortalError
-from portal.domain.identifiers import crockford
 from portal.domain.lease_errors import (
     EnrollmentRefused,
     KeyEnrolled,

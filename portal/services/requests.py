@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import select, update
 
+from licensing.encoding import crockford
 from portal.db.accounts import Account, lock_account
 from portal.db.deployments import Deployment, deployments_of
 from portal.db.entitlements import Entitlement
@@ -30,7 +31,7 @@ from portal.domain.evaluations import (
     differences,
     promised_answer,
 )
-from portal.domain.identifiers import MESSAGE, REQUEST, crockford, new_id
+from portal.domain.identifiers import MESSAGE, REQUEST, new_id
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.deployments import account_deployment, create_deployment

@@ -21,6 +21,7 @@ from licensing.errors import LicensingError, MalformedPayload
 from licensing.license import License
 from licensing.names import CODES, ROUTER_CODES
 from licensing.verify import (
+    RevocationPolicy,
     examine_license,
     verify_bundle,
     verify_keyset,
@@ -144,8 +145,8 @@ def run_verify(options: argparse.Namespace) -> int:
         open_trust(options, at),
         at,
         fingerprint=options.fingerprint,
-        bundle=bundle,
-        require_current_bundle=options.require_current_bundle,
+        bundles=() if bundle is None else (bundle,),
+        policy=RevocationPolicy(require_current=options.require_current_bundle),
     )
     if report.error is not None or report.verified is None:
         error = report.error

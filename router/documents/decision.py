@@ -2,15 +2,16 @@
 
     decision, state = decide(policy, state, evidence)
 
-The order, the first failure decides: the state itself (see `state_invalid`), the clock, the table
-of the signed documents, seats, then the lease in lease mode.
+The steps, the first failure decides: what cannot be read (`_unread`), validation grace for it
+(`_grace`), the clock (`_clock`), the verdict of the table of the signed documents and the seats
+(`_judged`), the lease in lease mode (`_leased`). The state comes before them all: `state_invalid`.
 
-Invariants: no clock, no I/O; the same arguments give the same answer. Validation grace is for a
-missing or unreadable file, `malformed-envelope` and an unreadable keyset alone; while it lasts, the
-last valid license is judged in full, so that it never covers anything later in the table. It
-begins with the first such error after a license was seen valid and ends to the second. A revocation
-entry once seen applies until a bundle of higher version lacks it. The clock's floor is lowered only
-by a license that then serves. Facts come from verified documents only.
+Invariants: no clock, no I/O; the same arguments give the same answer. What a license is worth is
+said by `licensing.verify` alone, in one report. Validation grace is for a missing or unreadable
+file, `malformed-envelope` and an unreadable keyset alone; while it lasts, the last valid license is
+judged in full, so that it never covers anything later in the table. It begins with the first such
+error after a license was seen valid and ends to the second. The clock's floor is lowered only by a
+license that then serves. Facts come from verified documents only.
 
 Times are Unix seconds.
 
@@ -18,6 +19,7 @@ Source: "What it decides, when" of the router's design; "Verifying" of the signe
 router" and "Time" of the lease protocol.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -26,30 +28,20 @@ from typing import Any, Final, Literal
 import msgspec
 
 from licensing.encoding import sha256_hex
-from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
-from licensing.errors import (
-    KeysetTooOld,
-    LicensingError,
-    MalformedEnvelope,
-    NotYetValid,
-    RevocationRequired,
-    RevocationUnusable,
-    RolledBack,
-)
+from licensing.envelope import Envelope
+from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid, RolledBack
 from licensing.lease import Lease
-from licensing.license import License, Limits
+from licensing.license import Budget, License, Limits
 from licensing.names import CODES
-from licensing.revocation import RevocationBundle
 from licensing.verify import (
     CLOCK_TOLERANCE_S,
+    Check,
     KeysetTrust,
     Report,
+    RevocationPolicy,
     Trust,
-    TrustedKey,
     Verified,
-    check_entry,
     examine_license,
-    verify_bundle,
     verify_lease,
 )
 from router.config import LicenseConfig
@@ -61,13 +53,12 @@ Status = Literal["valid", "grace", "blocked", "development"]
 KEYSET_UNREADABLE: Final = "keyset-unreadable"
 MISSING: Final = "missing"
 STATE_INVALID: Final = "license-state-invalid"
-_REVOCATION_CODES: Final = {
-    "revoked": "license-revoked",
+_LEASE_CODES: Final = {
     "suspended": "license-suspended",
+    "revoked": "license-revoked",
     "superseded": "license-superseded",
+    "ended": "license-lease-ended",
 }
-_LEASE_CODES: Final = {**_REVOCATION_CODES, "ended": "license-lease-ended"}
-_LIMITS: Final = ("max_concurrency", "max_instances", "max_seats")
 
 
 @dataclass(frozen=True)
@@ -107,21 +98,6 @@ class GraceFacts:
 
 
 @dataclass(frozen=True)
-class LeaseFacts:
-    """The held lease, as an operator may see it."""
-
-    lease_id: str
-    status: str
-    expires_at: int
-    grace_until_at: int
-    renew_at: tuple[int, int]
-    reason: str | None = None
-    clone_warning: bool = False
-    bundle_version: int = 0
-    keyset_version: int = 0
-
-
-@dataclass(frozen=True)
 class Decision:
     """What the router does until the next one."""
 
@@ -140,7 +116,8 @@ class Decision:
     terms: Terms | None = None
     """What is counted, and up to where; None where nothing serves."""
     grace: GraceFacts | None = None
-    lease: LeaseFacts | None = None
+    lease: Lease | None = None
+    """The held lease that counts for it."""
     ends_at: int | None = None
     """From this second on it no longer serves."""
     ends_with: str | None = None
@@ -164,7 +141,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why the license does not count."""
+    """Why the router does not serve."""
 
     code: str
     cause: str
@@ -176,44 +153,70 @@ class _Failure:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The rows of the table that need no bundle, answered for one envelope."""
-
-    verified: Verified[License] | None
-    error: LicensingError | None
-
-
-@dataclass(frozen=True)
-class _Bundle:
-    """What came of the bundle."""
-
-    document: RevocationBundle | None = None
-    sha256: str = ""
-    error: LicensingError | None = None
-
-
-class _RememberedKey:
-    """Counts for what was verified when the state stored it."""
-
-    def verify(self, sig: bytes, message: bytes) -> bool:
-        return True
-
-    def covers(self, issued_at: int) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
 class _RememberedTrust:
-    """Stands in for a keyset that was never readable, for the stored license alone.
+    """Stands in for a keyset that was never readable, for what was verified before.
 
-    The license was verified before it was stored, and the state's HMAC holds it since.
+    The state's HMAC holds the license since, and the hash of the bundle.
     """
 
     issuer: str
     version: int | None = None
 
-    def find(self, keyid: str, role: str) -> TrustedKey | None:
-        return _RememberedKey() if role == "license" else None
+    def find(self, _keyid: str, role: str) -> "_RememberedTrust | None":
+        return self if role in ("license", "revocation") else None
+
+    def verify(self, _sig: bytes, _message: bytes) -> bool:
+        return True
+
+    def covers(self, _issued_at: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A decision in the making: what each step found out, for the next."""
+
+    policy: LicenseConfig
+    seen: Evidence
+    seats: int
+    before: State
+    state: State
+    data: bytes | None = None
+    """The license file that is judged."""
+    report: Report = field(default_factory=Report)
+    """What it is worth."""
+    unread: _Failure | None = None
+    """Why the license file cannot be read: what grace is for."""
+    grace: GraceFacts | None = None
+    lease: Lease | None = None
+    stop: _Failure | None = None
+    """Why nothing is served; no later step is taken."""
+
+    def examine(self, data: bytes, trust: Trust) -> Report:
+        """Have a license file judged by the whole table."""
+        asks = self.policy.revocation
+        return examine_license(
+            data,
+            trust,
+            self.seen.now,
+            fingerprint=self.policy.instance_fingerprint,
+            floors=self.state.floors,
+            bundles=self._bundles(),
+            policy=RevocationPolicy(
+                asked=asks.mode == "file",
+                fail_closed=asks.fail_closed_on_bundle_error,
+                require_current=asks.require_current_bundle,
+            ),
+        )
+
+    def _bundles(self) -> list[bytes]:
+        file = self.seen.bundle if self.policy.revocation.mode == "file" else None
+        given = [each for each in (file, self.seen.fetched_bundle) if each is not None]
+        if self.seen.trust is not None:
+            return given
+        # No keyset was readable yet: only what was verified before can be.
+        known = {memory.sha256 for memory in self.state.bundles.values()}
+        return [each if sha256_hex(each) in known else b"" for each in given]
 
 
 def blocked(code: str, cause: str, now: int, *, warnings: tuple[str, ...] = ()) -> Decision:
@@ -233,8 +236,12 @@ def decide(
 
     `seats` is the number of configured callers.
     """
-    decision, after = _decide(policy, state, seen, seats)
-    return _developed(policy, decision), after
+    case = _Case(policy, seen, seats, state, state)
+    for step in (_unread, _grace, _clock, _judged, _leased):
+        case = step(case)
+        if case.stop is not None:
+            return _developed(policy, _blocked(case, case.stop)), case.state
+    return _serving(case)
 
 
 def _developed(policy: LicenseConfig, decision: Decision) -> Decision:
@@ -251,284 +258,125 @@ def _developed(policy: LicenseConfig, decision: Decision) -> Decision:
     )
 
 
-def _decide(
-    policy: LicenseConfig, state: State, seen: Evidence, seats: int
-) -> tuple[Decision, State]:
-    now = seen.now
-    before = state
+def _unread(case: _Case) -> _Case:
+    """Have the license judged, or say why none can be read."""
+    seen = case.seen
     if isinstance(seen.trust, KeysetTrust):
-        state = state.document_seen(seen.trust.keyset.issued_at)
+        case = replace(case, state=case.state.document_seen(seen.trust.keyset.issued_at))
+    missing = _Failure("license-missing", MISSING) if seen.license is None else None
+    if seen.keyset_error is not None:
+        refused = Check(0, "keyset-file", seen.keyset_error)
+        return replace(case, report=Report(checks=(refused,)), unread=missing)
+    if seen.trust is None or not seen.keyset_readable:
+        return replace(case, unread=missing or _Failure("license-invalid", KEYSET_UNREADABLE))
+    data = _chosen(seen, seen.trust, case.policy.instance_fingerprint)
+    if data is None:
+        return replace(case, unread=missing)
+    report = case.examine(data, seen.trust)
+    unread = _Failure.of(report.error) if isinstance(report.error, MalformedEnvelope) else None
+    return replace(case, data=data, report=report, unread=unread)
 
-    failure = _unread(seen)
-    judged = _Judged(None, None)
-    data = seen.license
-    if failure is None and seen.keyset_error is None:
-        assert data is not None
-        assert seen.trust is not None
-        judged = _judge(policy, state, data, seen.trust, now)
-        if isinstance(judged.error, MalformedEnvelope):
-            failure = _Failure.of(judged.error)
-    if (better := _fetched(policy, state, seen, judged)) is not None:
-        judged, data, failure = better, seen.fetched_license, None
-    remembered = state.last_valid
-    cap: int | None = None
-    if failure is not None and remembered is not None:
-        # Grace: the last valid license takes the place of the one that cannot be read.
-        data = remembered.data
-        known = License.parse(Envelope.parse(data).payload)
-        cap = known.grace_s
-        judged = _judge(policy, state, data, seen.trust or _RememberedTrust(known.iss), now)
 
-    # The clock comes before all else a document can say.
-    clocked = state
-    if judged.error is None and judged.verified is not None:
-        state = state.document_seen(judged.verified.document.issued_at)
-        clocked = state.license_verified(judged.verified.document)
-    if now < clocked.time.floor - CLOCK_TOLERANCE_S:
-        behind = blocked("license-clock-rollback", "clock-rollback", now)
-        return replace(behind, facts=_facts(judged, grace=False), license=judged.verified), before
+def _chosen(seen: Evidence, trust: Trust, fingerprint: str) -> bytes | None:
+    """Return the license to judge: of the file and the fetched one, the highest revision that fits.
+
+    A genuine file of another deployment is what the operator wants, whatever was fetched for the
+    one before; and a file that can be read and does not verify at all was put there.
+    """
+    if seen.fetched_license is None:
+        return seen.license
+    fetched = examine_license(seen.fetched_license, trust, seen.now, fingerprint=fingerprint)
+    file = Report()
+    if seen.license is not None:
+        file = examine_license(seen.license, trust, seen.now, fingerprint=fingerprint)
+    if fetched.verified is None or not fetched.fits:
+        return seen.license
+    if file.verified is None:
+        unread = seen.license is None or isinstance(file.error, MalformedEnvelope)
+        return seen.fetched_license if unread else seen.license
+    ours, theirs = file.verified.document, fetched.verified.document
+    newer = theirs.revision > ours.revision or not file.fits
+    same = ours.deployment_id == theirs.deployment_id
+    return seen.fetched_license if same and newer else seen.license
+
+
+def _grace(case: _Case) -> _Case:
+    """Let the last valid license take the place of one that cannot be read, for a while."""
+    held, now = case.state.last_valid, case.seen.now
+    if case.unread is None or held is None:
+        return case
+    known = License.parse(Envelope.parse(held.data).payload)
+    state = case.state.grace_begun(now, case.unread.cause)
+    assert state.grace is not None
+    lasts_s = case.policy.grace_period_s
+    if known.grace_s is not None:
+        lasts_s = min(lasts_s, known.grace_s)
+    began_at = state.grace.began_at
+    return replace(
+        case,
+        state=state,
+        data=held.data,
+        report=case.examine(held.data, case.seen.trust or _RememberedTrust(known.iss)),
+        grace=GraceFacts(began_at, began_at + lasts_s, case.unread.code),
+    )
+
+
+def _clock(case: _Case) -> _Case:
+    """Compare the clock with its floor, before all else a document can say."""
+    seen, state, report = case.seen, case.state, case.report
+    floor = state.time.floor
+    if report.verified is not None and report.fits and not isinstance(report.error, RolledBack):
+        state = state.document_seen(report.verified.document.issued_at)
+        # A license of higher revision lowers the floor, for good once it serves.
+        floor = state.license_verified(report.verified.document).time.floor
+    if seen.now < floor - CLOCK_TOLERANCE_S:
+        stop = _Failure("license-clock-rollback", "clock-rollback")
+        return replace(case, state=case.before, stop=stop)
     if isinstance(seen.trust, KeysetTrust) and seen.keyset_readable:
         state = state.keyset_seen(seen.trust.issuer, seen.trust.keyset.version)
-
-    window_ends: int | None = None
-    if failure is not None:
-        if remembered is None:
-            return _block(failure, judged, now), state
-        state = state.grace_begun(now, failure.cause)
-        assert state.grace is not None
-        window = policy.grace_period_s if cap is None else min(policy.grace_period_s, cap)
-        window_ends = state.grace.began_at + window
-        if now >= window_ends:
-            return _block(failure, judged, now), state
-    elif seen.keyset_error is not None:
-        return _block(_Failure.of(seen.keyset_error), judged, now), state
-
-    bundle = _read_bundle(policy, seen, state)
-    if bundle.document is not None and (ours := judged.verified) is not None:
-        state = state.bundle_seen(bundle.document, bundle.sha256, ours.document.license_id)
-        state = state.document_seen(bundle.document.issued_at)
-    if judged.error is not None:
-        failed = _Failure.of(judged.error)
-        if isinstance(judged.error, NotYetValid) and judged.verified is not None:
-            failed = replace(failed, recheck_at=_begins_at(judged.verified.document))
-        return _block(failed, judged, now), state
-    assert judged.verified is not None
-    assert data is not None
-    license_ = judged.verified.document
-
-    # Rows 11 to 13.
-    warnings: list[str] = []
-    try:
-        floors = state.floors(license_.deployment_id, license_.iss)
-        if license_.revision < floors.revision:
-            raise RolledBack(f"revision {license_.revision}; {floors.revision} was in use here")
-        entry = state.revocation_entry(license_.license_id, license_.iss)
-        check_entry(entry, now)
-        _check_bundle(policy, before, license_, bundle, now, warnings)
-    except LicensingError as error:
-        return _block(_Failure.of(error), judged, now), state
-
-    if failure is None:
-        state = state.license_valid(data, now)
-    if license_.limits.max_seats is not None and seats > license_.limits.max_seats:
-        return _block(_Failure("license-limit-exceeded", "max-seats"), judged, now), state
-
-    ends = []
-    if window_ends is not None and failure is not None:
-        ends.append((window_ends, failure.code))
-    ends.append((license_.expires_at, "license-expired"))
-    if entry is not None:
-        ends.append((entry.effective_at, _REVOCATION_CODES[entry.status]))
-    if bundle.document is not None and _closed(policy, license_):
-        ends.append((bundle.document.expires_at, "license-revocation-check-failed"))
-
-    narrowed = _Narrowed(frozenset(license_.features), license_.limits, _terms(license_, None))
-    lease_facts = None
-    if license_.mode == "lease":
-        found = _judge_lease(judged.verified, seen)
-        if isinstance(found, _Failure):
-            return _block(found, judged, now), state
-        lease_facts = _lease_facts(found)
-        state = state.document_seen(found.issued_at)
-        if (code := _lease_code(found, now)) is not None:
-            stopped = _block(_Failure(code, f"lease-{found.status}"), judged, now)
-            return replace(stopped, lease=lease_facts), state
-        ends.append((found.grace_until_at, "license-lease-expired"))
-        if found.clone_warning:
-            warnings.append("the portal saw two routers use this lease: see the instance's page")
-        if found.license_sha256 == judged.verified.payload_sha256:
-            narrowed = _narrow(license_, found)
-
-    ends_at, ends_with = min(ends, key=lambda end: end[0])
-    grace = None
-    if failure is not None and state.grace is not None and window_ends is not None:
-        grace = GraceFacts(state.grace.began_at, window_ends, failure.code)
-    state = state.license_verified(license_).serving(narrowed.terms, license_.revision, now)
-    return (
-        Decision(
-            serving=True,
-            status="valid" if grace is None else "grace",
-            reason=None if failure is None else failure.code,
-            cause=None if failure is None else failure.cause,
-            decided_at=now,
-            facts=_facts(judged, grace=grace is not None, narrowed=narrowed),
-            features=narrowed.features,
-            limits=narrowed.limits,
-            terms=narrowed.terms,
-            grace=grace,
-            lease=lease_facts,
-            ends_at=ends_at,
-            ends_with=ends_with,
-            warnings=tuple(warnings),
-            license=judged.verified,
-        ),
-        state,
-    )
+    return replace(case, state=state)
 
 
-def _unread(seen: Evidence) -> _Failure | None:
-    """Return why nothing can be verified at all: what grace is for, but for half-written files."""
-    if seen.license is None:
-        return _Failure("license-missing", MISSING)
-    if not seen.keyset_readable or (seen.trust is None and seen.keyset_error is None):
-        return _Failure("license-invalid", KEYSET_UNREADABLE)
-    return None
+def _judged(case: _Case) -> _Case:
+    """Take the verdict of the table, unless nothing can be read and grace is over."""
+    report, state, now = case.report, case.state, case.seen.now
+    if case.unread is not None and (case.grace is None or now >= case.grace.ends_at):
+        return replace(case, stop=case.unread)
+    if report.verified is not None and report.bundle is not None:
+        state = state.bundle_seen(report.bundle.iss, report.memory)
+        case = replace(case, state=state.document_seen(report.bundle.issued_at))
+    if report.error is not None:
+        failure = _Failure.of(report.error)
+        if isinstance(report.error, NotYetValid) and report.verified is not None:
+            license_ = report.verified.document
+            begins_at = max(license_.not_before_at, license_.issued_at - CLOCK_TOLERANCE_S)
+            failure = replace(failure, recheck_at=begins_at)
+        return replace(case, stop=failure)
+    if case.unread is None and case.data is not None:
+        case = replace(case, state=case.state.license_valid(case.data, now))
+    seats = report.require().document.limits.max_seats
+    if seats is not None and case.seats > seats:
+        return replace(case, stop=_Failure("license-limit-exceeded", "max-seats"))
+    return case
 
 
-def _fetched(policy: LicenseConfig, state: State, seen: Evidence, file: _Judged) -> _Judged | None:
-    """Return the fetched license, judged, where it takes the place of the license file.
-
-    The highest revision that verifies is used. A genuine file of another deployment is what the
-    operator wants, whatever was fetched for the one before.
-    """
-    if seen.fetched_license is None or seen.trust is None or seen.keyset_error is not None:
-        return None
-    if not seen.keyset_readable:
-        return None
-    fetched = _judge(policy, state, seen.fetched_license, seen.trust, seen.now)
-    if fetched.error is not None or fetched.verified is None:
-        return None
-    if file.verified is None:
-        # A file that is there and does not verify at all is not passed over: it was put there.
-        readable = seen.license is not None and not isinstance(file.error, MalformedEnvelope)
-        return None if readable else fetched
-    ours, theirs = file.verified.document, fetched.verified.document
-    if ours.deployment_id != theirs.deployment_id:
-        return None
-    if file.error is not None or theirs.revision > ours.revision:
-        return fetched
-    return None
+def _leased(case: _Case) -> _Case:
+    """In lease mode, ask for a lease that permits serving too."""
+    license_, now = case.report.require(), case.seen.now
+    if license_.document.mode != "lease":
+        return case
+    lease = _held_lease(license_, case.seen)
+    if isinstance(lease, _Failure):
+        return replace(case, stop=lease)
+    case = replace(case, lease=lease, state=case.state.document_seen(lease.issued_at))
+    if lease.serves(now):
+        return case
+    code = _LEASE_CODES.get(lease.status, "license-lease-expired")
+    return replace(case, stop=_Failure(code, f"lease-{lease.status}"))
 
 
-def _judge(policy: LicenseConfig, state: State, data: bytes, trust: Trust, now: int) -> _Judged:
-    """Rows 1 to 10, and the keyset's floor."""
-    report: Report = examine_license(data, trust, now, fingerprint=policy.instance_fingerprint)
-    error = next(
-        (each.error for each in report.checks if each.error and each.name != "bundle"), None
-    )
-    held = state.keysets.get(trust.issuer, 0)
-    if error is None and trust.version is not None and trust.version < held:
-        error = KeysetTooOld(f"the keyset has version {trust.version}; {held} was in use here")
-    return _Judged(report.verified, error)
-
-
-def _begins_at(license_: License) -> int:
-    return max(license_.not_before_at, license_.issued_at - CLOCK_TOLERANCE_S)
-
-
-def _read_bundle(policy: LicenseConfig, seen: Evidence, state: State) -> _Bundle:
-    """Return the bundle of highest version that verifies, of the file and the fetched one."""
-    file = seen.bundle if policy.revocation.mode == "file" else None
-    found = _Bundle()
-    for data in (file, seen.fetched_bundle):
-        if data is None:
-            continue
-        each = _verify_bundle(data, seen, state)
-        if each.document is None:
-            found = each if found.document is None and found.error is None else found
-        elif found.document is None or each.document.version > found.document.version:
-            found = each
-    return found
-
-
-def _verify_bundle(data: bytes, seen: Evidence, state: State) -> _Bundle:
-    if seen.trust is None:
-        # In grace after a restart: the bundle that was verified when the state stored its hash.
-        sha256 = sha256_hex(data)
-        if any(memory.sha256 == sha256 for memory in state.bundles.values()):
-            payload = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES).payload
-            return _Bundle(RevocationBundle.parse(payload), sha256)
-        return _Bundle(error=RevocationUnusable("there is no keyset to verify the bundle with"))
-    try:
-        verified = verify_bundle(data, seen.trust, seen.now, require_current=False)
-    except LicensingError as error:
-        return _Bundle(error=error)
-    return _Bundle(verified.document, sha256_hex(data))
-
-
-def _closed(policy: LicenseConfig, license_: License) -> bool:
-    """Whether a bundle that cannot be used blocks; the license can tighten, never loosen."""
-    revocation = policy.revocation
-    return (
-        (revocation.mode == "file" and revocation.fail_closed_on_bundle_error)
-        or revocation.require_current_bundle
-        or license_.revocation.require_current_bundle
-    )
-
-
-def _check_bundle(
-    policy: LicenseConfig,
-    before: State,
-    license_: License,
-    bundle: _Bundle,
-    now: int,
-    warnings: list[str],
-) -> None:
-    """Row 13, with the configuration's modes.
-
-    Raises:
-        RevocationRequired, RevocationUnusable: it blocks.
-    """
-    needed = (
-        policy.revocation.require_current_bundle
-        or license_.revocation.require_current_bundle
-        or license_.revocation.min_version > 0
-    )
-    if policy.revocation.mode == "off" and not needed:
-        return
-    floor = before.floors(license_.deployment_id, license_.iss).bundle_version
-    problem = _bundle_problem(bundle, floor, license_.revocation.min_version, now)
-    if problem is None:
-        return
-    if bundle.document is None and bundle.error is None and floor == 0:
-        if needed:
-            raise RevocationRequired("a current revocation bundle is needed; none is there")
-        return
-    if _closed(policy, license_):
-        raise RevocationUnusable(problem)
-    warnings.append(f"the revocation bundle cannot be used: {problem}")
-
-
-def _bundle_problem(bundle: _Bundle, floor: int, min_version: int, now: int) -> str | None:
-    document = bundle.document
-    if bundle.error is not None:
-        return bundle.error.code
-    if document is None:
-        return "it is missing"
-    if document.version < floor:
-        return f"version {document.version} is older than {floor}, seen before"
-    if document.version < min_version:
-        return f"version {document.version}; the license asks for {min_version}"
-    if now >= document.expires_at:
-        return f"it expired {now - document.expires_at} s ago"
-    return None
-
-
-# The lease
-
-
-def _judge_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure:
-    """Return the lease that counts for this license."""
+def _held_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure:
+    """Return the held lease if it counts for this license, whatever it says."""
     required = "license-lease-required"
     if seen.lease is None or seen.lease_problem is not None:
         return _Failure(required, seen.lease_problem or "no-lease")
@@ -547,102 +395,115 @@ def _judge_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failur
     return lease
 
 
-def _lease_code(lease: Lease, now: int) -> str | None:
-    if lease.status != "active":
-        return _LEASE_CODES[lease.status]
-    return None if lease.serves(now) else "license-lease-expired"
+# What comes of it
 
 
-def _lease_facts(lease: Lease) -> LeaseFacts:
-    return LeaseFacts(
-        lease.lease_id,
-        lease.status,
-        lease.expires_at,
-        lease.grace_until_at,
-        lease.renew_at,
-        lease.reason,
-        bool(lease.clone_warning),
-        lease.bundle_version,
-        lease.keyset_version,
+def _blocked(case: _Case, stop: _Failure) -> Decision:
+    """Return the block, with the facts of the license where one is genuine."""
+    decision, license_ = blocked(stop.code, stop.cause, case.seen.now), case.report.verified
+    if license_ is None:
+        return decision
+    return replace(
+        decision,
+        facts=_facts(license_, _in_effect(license_.document), grace=False),
+        lease=case.lease,
+        recheck_at=stop.recheck_at,
+        license=license_,
     )
 
 
+def _serving(case: _Case) -> tuple[Decision, State]:
+    """Return what is served, until when, and the state once it is."""
+    license_, now, lease, grace = case.report.require(), case.seen.now, case.lease, case.grace
+    document = license_.document
+    ends = [(at, CODES[code].router_code) for at, code in case.report.ends]
+    warnings = []
+    if case.report.warning is not None:
+        warnings.append(f"the revocation bundle cannot be used: {case.report.warning.detail}")
+    if grace is not None:
+        ends.insert(0, (grace.ends_at, grace.reason))
+    if lease is not None:
+        ends.append((lease.grace_until_at, "license-lease-expired"))
+        if lease.clone_warning:
+            warnings.append("the portal saw two routers use this lease: see the instance's page")
+    ends_at, ends_with = min(ends, key=lambda end: end[0])
+    counts = lease is not None and lease.license_sha256 == license_.payload_sha256
+    effect = _in_effect(document, lease if counts else None)
+    limits = effect.limits
+    terms = Terms(document.deployment_id, effect.budget, limits.tokens_per_window, limits.window_s)
+    decision = Decision(
+        serving=True,
+        status="valid" if grace is None else "grace",
+        reason=None if case.unread is None else case.unread.code,
+        cause=None if case.unread is None else case.unread.cause,
+        decided_at=now,
+        facts=_facts(license_, effect, grace=grace is not None),
+        features=effect.features,
+        limits=limits,
+        terms=terms,
+        grace=grace,
+        lease=lease,
+        ends_at=ends_at,
+        ends_with=ends_with,
+        warnings=tuple(warnings),
+        license=license_,
+    )
+    return decision, case.state.license_verified(document).serving(terms, document.revision, now)
+
+
 @dataclass(frozen=True)
-class _Narrowed:
-    """What is in effect: the license's, narrowed by the lease's."""
+class _Effect:
+    """What a license grants, narrowed by its lease."""
 
     features: frozenset[str]
     limits: Limits
-    terms: Terms
+    budget: Budget | None
 
 
-def _terms(license_: License, lease: Lease | None, limits: Limits | None = None) -> Terms:
-    limits = license_.limits if limits is None else limits
-    budget = license_.budget if lease is None or lease.budget is None else lease.budget
-    return Terms(license_.deployment_id, budget, limits.tokens_per_window, limits.window_s)
-
-
-def _narrow(license_: License, lease: Lease) -> _Narrowed:
-    features = frozenset(license_.features)
-    if lease.features is not None:
-        features &= frozenset(lease.features)
-    limits = license_.limits if lease.limits is None else _smaller(license_.limits, lease.limits)
-    return _Narrowed(features, limits, _terms(license_, lease, limits))
+def _in_effect(license_: License, lease: Lease | None = None) -> _Effect:
+    """Return what the license grants, narrowed by a lease that was made for it."""
+    features, limits, budget = frozenset(license_.features), license_.limits, license_.budget
+    if lease is not None:
+        if lease.features is not None:
+            features &= frozenset(lease.features)
+        if lease.limits is not None:
+            limits = _smaller(limits, lease.limits)
+        budget = lease.budget or budget
+    return _Effect(features, limits, budget)
 
 
 def _smaller(ours: Limits, theirs: Limits) -> Limits:
     """Return the smaller of each limit; of two windows, the one with fewer tokens a second."""
+
+    def rate(limits: Limits) -> float:
+        return (limits.tokens_per_window or math.inf) / (limits.window_s or 1)
+
     bounds = {}
-    for name in _LIMITS:
+    for name in ("max_concurrency", "max_instances", "max_seats"):
         given = [each for each in (getattr(ours, name), getattr(theirs, name)) if each is not None]
         bounds[name] = min(given, default=None)
-    windows = [each for each in (ours, theirs) if each.tokens_per_window is not None]
-    tightest = min(
-        windows,
-        key=lambda each: (each.tokens_per_window or 0) / (each.window_s or 1),
-        default=Limits(),
-    )
-    return Limits(
-        tokens_per_window=tightest.tokens_per_window, window_s=tightest.window_s, **bounds
-    )
+    return msgspec.structs.replace(min(ours, theirs, key=rate), **bounds)
 
 
-# Facts
-
-
-def _block(failure: _Failure, judged: _Judged, now: int) -> Decision:
-    return replace(
-        blocked(failure.code, failure.cause, now),
-        facts=_facts(judged, grace=False),
-        recheck_at=failure.recheck_at,
-        license=judged.verified,
-    )
-
-
-def _facts(judged: _Judged, *, grace: bool, narrowed: _Narrowed | None = None) -> Mapping[str, Any]:
-    """Return the safe summary of a verified license; of any other, nothing."""
-    if judged.verified is None:
-        return MappingProxyType({})
-    license_ = judged.verified.document
-    limits = license_.limits if narrowed is None else narrowed.limits
-    budget = license_.budget if narrowed is None else narrowed.terms.budget
-    features = license_.features if narrowed is None else tuple(sorted(narrowed.features))
+def _facts(license_: Verified[License], effect: _Effect, *, grace: bool) -> Mapping[str, Any]:
+    """Return the safe summary of a verified license."""
+    document = license_.document
     facts: dict[str, Any] = {
-        "license_id": license_.license_id,
-        "customer_id": license_.customer_id,
-        "deployment_id": license_.deployment_id,
-        "revision": license_.revision,
-        "sku": license_.sku,
-        "mode": license_.mode,
-        "key_id": judged.verified.keyid,
-        "issuer": license_.iss,
-        "issued_at": license_.issued_at,
-        "not_before_at": license_.not_before_at,
-        "expires_at": license_.expires_at,
-        "features": features,
-        "limits": MappingProxyType(msgspec.to_builtins(limits)),
+        "license_id": document.license_id,
+        "customer_id": document.customer_id,
+        "deployment_id": document.deployment_id,
+        "revision": document.revision,
+        "sku": document.sku,
+        "mode": document.mode,
+        "key_id": license_.keyid,
+        "issuer": document.iss,
+        "issued_at": document.issued_at,
+        "not_before_at": document.not_before_at,
+        "expires_at": document.expires_at,
+        "features": tuple(sorted(effect.features)),
+        "limits": MappingProxyType(msgspec.to_builtins(effect.limits)),
         "grace_active": grace,
     }
-    if budget is not None:
-        facts["budget_tokens"] = budget.tokens_total
+    if effect.budget is not None:
+        facts["budget_tokens"] = effect.budget.tokens_total
     return MappingProxyType(facts)

@@ -12,8 +12,8 @@ from typing import Final
 
 from licensing.errors import RolledBack, UntrustedKey
 from licensing.keys import Keyset
-from licensing.test_keys import TEST_KEY_IDS
 from licensing.verify import Verified, verify_keyset, verify_keyset_update
+from router.documents.test_keys import TEST_KEY_IDS
 
 EMBEDDED: Final = Path(__file__).parent / "keyset.json"
 

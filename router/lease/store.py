@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from licensing.encoding import parse_json
+from licensing.encoding import crockford, parse_json
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
@@ -43,7 +43,6 @@ MAX_BYTES: Final = 256 * 1024
 BACKOFF_S: Final = (60, 3600)
 """The least and the most that is waited after a failed attempt, unless the portal asks for more."""
 MAX_WAIT_S: Final = 86_400
-_ID_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class StoreInUse(StateError):
@@ -299,12 +298,7 @@ class LeaseStore:
 
 def new_request_id() -> str:
     """Make a request id: `req_` and 128 random bits in Crockford base32."""
-    number = secrets.randbits(128)
-    digits: list[str] = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        digits.append(_ID_ALPHABET[digit])
-    return "req_" + "".join(reversed(digits))
+    return f"req_{crockford(secrets.token_bytes(16))}"
 
 
 def describe(state: LeaseState, at: int) -> dict[str, Any]:

@@ -45,8 +45,8 @@ POLL_S: Final = 1.0
 """How often it is looked whether something is due."""
 ASK_S: Final = (900, 86_400)
 """The bounds of the interval at which the current license is asked for."""
-KEY_CODES: Final = ("untrusted-key", "keyset-too-old")
-"""What a newer keyset may mend."""
+KEY_CODES: Final = ("untrusted-key", "keyset-too-old", "rolled-back")
+"""What a newer keyset may mend: the one at hand may be below one that was in use here."""
 CLOCK_CODES: Final = ("clock-rollback", "not-yet-valid", "expired")
 """What the portal's time may mend, as long as it vouched for none since the kernel booted."""
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from licensing.encoding import crockford
 from licensing.license import Budget
 from router.config import Caller
 from router.documents.decision import Decision
@@ -34,7 +35,6 @@ _MESSAGE_TOKENS: Final = 8
 _PART_TOKENS: Final = 1024
 """For an image or another part that is not text."""
 _MAX_TOKENS: Final = 2**40
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class QuotaExceeded(RouterError):
@@ -107,8 +107,7 @@ def quota_terms(caller: Caller) -> Terms | None:
     """Return the terms of a caller's quota; None where it has none."""
     if caller.tokens_total is None:
         return None
-    number = int.from_bytes(hashlib.sha256(b"caller\n" + caller.name.encode()).digest()[:16], "big")
-    digits = "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    digits = crockford(hashlib.sha256(b"caller\n" + caller.name.encode()).digest()[:16])
     return Terms(
         f"dep_{digits}", Budget(budget_id=f"bud_{digits}", tokens_total=caller.tokens_total)
     )

@@ -48,7 +48,7 @@ from licensing.document import Count, Sha256, UnixTime
 from licensing.encoding import b64decode, b64encode, parse_json
 from licensing.errors import LicensingError
 from licensing.license import License
-from licensing.revocation import RevocationBundle, RevocationEntry
+from licensing.revocation import NO_BUNDLE, BundleMemory
 from licensing.verify import Floors
 from router.errors import RouterError, StateError
 from router.files import make_private_directory, remove_drafts, sync_directory, write_atomically
@@ -117,16 +117,6 @@ class LastValid(Fact, frozen=True, kw_only=True):
         return b64decode(self.envelope)
 
 
-class BundleMemory(Fact, frozen=True, kw_only=True):
-    """What the highest revocation bundle said of this router's licenses."""
-
-    version: Count
-    sha256: Sha256
-    """Of its envelope."""
-    entries: dict[str, RevocationEntry] = msgspec.field(default_factory=dict)
-    """Our own, by license id; each applies until a higher version lacks it."""
-
-
 class Head(Fact, frozen=True, kw_only=True):
     """Where the journal goes on from this state."""
 
@@ -152,16 +142,11 @@ class State(Fact, frozen=True, kw_only=True):
 
     def floors(self, deployment_id: str, issuer: str) -> Floors:
         """Return the floors a license of this deployment is verified with."""
-        bundle = self.bundles.get(issuer)
         return Floors(
             revision=self.revisions.get(deployment_id, 0),
-            bundle_version=0 if bundle is None else bundle.version,
+            keyset_version=self.keysets.get(issuer, 0),
+            bundle=self.bundles.get(issuer, NO_BUNDLE),
         )
-
-    def revocation_entry(self, license_id: str, issuer: str) -> RevocationEntry | None:
-        """Return what the highest bundle seen says of a license, in effect or not yet."""
-        bundle = self.bundles.get(issuer)
-        return None if bundle is None else bundle.entries.get(license_id)
 
     def document_seen(self, issued_at: int) -> "State":
         """A document was fully verified: it cannot be earlier than its issue."""
@@ -209,22 +194,9 @@ class State(Fact, frozen=True, kw_only=True):
         held = self.keysets.get(issuer, 0)
         return self._with(keysets={**self.keysets, issuer: max(held, version)})
 
-    def bundle_seen(self, bundle: RevocationBundle, sha256: str, license_id: str) -> "State":
-        """A bundle was fully verified. One that is older than the highest seen changes nothing.
-
-        `sha256` is of its envelope; `license_id` is the license in use.
-        """
-        held = self.bundles.get(bundle.iss)
-        if held is not None and bundle.version < held.version:
-            return self
-        known = {} if held is None else held.entries
-        ours = {*known, license_id}
-        entries = {each: entry for each in ours if (entry := bundle.entry(each)) is not None}
-        if held is not None and bundle.version == held.version:
-            entries = {**entries, **known}
-            sha256 = held.sha256
-        memory = BundleMemory(version=bundle.version, sha256=sha256, entries=entries)
-        return self._with(bundles={**self.bundles, bundle.iss: memory})
+    def bundle_seen(self, issuer: str, memory: BundleMemory) -> "State":
+        """A bundle was fully verified: `memory` is what is known since."""
+        return self._with(bundles={**self.bundles, issuer: memory})
 
     def _at_time(self, **changes: Any) -> "State":
         return self._with(time=msgspec.structs.replace(self.time, **changes))

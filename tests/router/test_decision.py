@@ -421,7 +421,7 @@ def test_an_older_keyset_than_one_in_use_does_not_count() -> None:
     newer = Vendor(version=2)
     _, state = judged(seen(trust=newer.trust()))
     decision, _ = judged(seen(), state)
-    assert (decision.serving, decision.cause) == (False, "keyset-too-old")
+    assert (decision.reason, decision.cause) == ("license-superseded", "rolled-back")
 
 
 def test_the_clock_may_be_300_seconds_behind() -> None:

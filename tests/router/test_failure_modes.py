@@ -15,7 +15,7 @@ import pytest
 from licensing.envelope import Envelope
 from licensing.license import Binding, Budget, Limits, RevocationTerms
 from licensing.names import ROUTER_CODES
-from licensing.revocation import RevocationBundle
+from licensing.revocation import NO_BUNDLE, RevocationBundle
 from router.state.store import State
 from tests.router.papers import DAY_S, Vendor, entry, identifier
 from tests.router.running import (
@@ -139,7 +139,7 @@ def older_bundle(house: House) -> None:
 
     def seen(state: State) -> State:
         bundle = msgspec.convert(document, RevocationBundle)
-        return state.bundle_seen(bundle, "0" * 64, identifier("lic", 1))
+        return state.bundle_seen(bundle.iss, NO_BUNDLE.seen(bundle, "0" * 64, identifier("lic", 1)))
 
     house.prepare_state(seen)
 

@@ -134,3 +134,23 @@ def test_the_time_a_lease_tells_is_that_of_the_moment_it_came(tmp_path: Path) ->
         await router.guard.close()
 
     asyncio.run(live())
+
+
+def test_a_keyset_older_than_one_in_use_is_mended_by_the_portal(tmp_path: Path) -> None:
+    router = Router(tmp_path)
+
+    async def live() -> None:
+        await router.guard.check()
+        router.portal.rotate()
+        await router.renewal.look()
+        assert (await router.guard.check()).serving
+        kept = router.guard.leases.directory / "keyset-2.json"
+        kept.unlink()
+        decision = await router.guard.check()
+        assert (decision.reason, decision.cause) == ("license-superseded", "rolled-back")
+        await router.renewal.look()
+        assert kept.is_file()
+        assert (await router.guard.check()).serving
+        await router.guard.close()
+
+    asyncio.run(live())

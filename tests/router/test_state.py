@@ -17,12 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from licensing.license import Budget, License
-from licensing.revocation import RevocationBundle
+from licensing.revocation import NO_BUNDLE, RevocationBundle
 from router.errors import StateError
 from router.state.budgets import Terms
 from router.state.store import (
     Anchor,
-    BundleMemory,
     State,
     StateFile,
     StateInUse,
@@ -66,7 +65,7 @@ def full(state: State) -> State:
     state = state.anchored(Anchor(boot_id="b" * 36, boottime=12, now=AT))
     state = state.license_valid(Vendor().license(), AT).grace_begun(AT + 5, "malformed-envelope")
     state = state.serving(TERMS, 3, AT).keyset_seen(ISSUER, 4)
-    state = state.bundle_seen(bundle, "a" * 64, LICENSE)
+    state = state.bundle_seen(ISSUER, NO_BUNDLE.seen(bundle, "a" * 64, LICENSE))
     budgets = state.budgets.reserve("r1", TERMS, 10, AT).reserve("r2", TERMS, 5, AT)
     return msgspec.structs.replace(state, budgets=budgets.settle("r1", 7, AT))
 
@@ -356,7 +355,8 @@ def test_floors_only_rise() -> None:
     state = state.keyset_seen(ISSUER, 1)
     assert state.floors(DEPLOYMENT, ISSUER).revision == 3
     assert state.floors(identifier("dep", 2), ISSUER).revision == 0
-    assert state.keysets == {ISSUER: 2}
+    assert state.floors(DEPLOYMENT, ISSUER).keyset_version == 2
+    assert state.floors(DEPLOYMENT, "other").keyset_version == 0
     assert state.time.wall_floor == 40
 
 
@@ -394,33 +394,8 @@ def test_grace_goes_on_from_where_it_began() -> None:
     assert state.grace is None
 
 
-def test_an_entry_applies_until_a_higher_version_lacks_it() -> None:
-    state = State().bundle_seen(revocations(AT, entry("revoked")), "a" * 64, LICENSE)
-    assert state.floors(DEPLOYMENT, ISSUER).bundle_version == AT
-    older = state.bundle_seen(revocations(AT - 1), "b" * 64, LICENSE)
-    assert older is state
-    same = state.bundle_seen(revocations(AT), "c" * 64, LICENSE)
-    assert same is state
-    found = state.revocation_entry(LICENSE, ISSUER)
-    assert found is not None
-    assert found.status == "revoked"
-    newer = state.bundle_seen(revocations(AT + 1), "d" * 64, LICENSE)
-    assert newer.bundles == {ISSUER: BundleMemory(version=AT + 1, sha256="d" * 64)}
-    assert newer.revocation_entry(LICENSE, ISSUER) is None
-
-
-def test_another_license_does_not_forget_the_entry() -> None:
-    successor = identifier("lic", 2)
-    state = State().bundle_seen(revocations(AT, entry("revoked")), "a" * 64, LICENSE)
-    for version in (AT, AT + 1):
-        state = state.bundle_seen(
-            revocations(version, entry("revoked")), f"{version:064d}", successor
-        )
-        assert state.revocation_entry(LICENSE, ISSUER) is not None
-        assert state.revocation_entry(successor, ISSUER) is None
-
-
 def test_each_issuer_has_its_bundle() -> None:
-    state = State().bundle_seen(revocations(AT, issuer="other"), "a" * 64, LICENSE)
-    assert state.floors(DEPLOYMENT, ISSUER).bundle_version == 0
-    assert state.revocation_entry(LICENSE, ISSUER) is None
+    memory = NO_BUNDLE.seen(revocations(AT, entry("revoked")), "a" * 64, LICENSE)
+    state = State().bundle_seen("other", memory)
+    assert state.floors(DEPLOYMENT, "other").bundle == memory
+    assert state.floors(DEPLOYMENT, ISSUER).bundle == NO_BUNDLE

@@ -1,6 +1,6 @@
 """Key ids of the published test keys. Release builds refuse every document they sign.
 
-Their seeds stand in `vectors/test-keys.json`, so that anybody can sign with them.
+Their seeds stand in `licensing/vectors/test-keys.json`, so that anybody can sign with them.
 """
 
 from typing import Final
