@@ -12,7 +12,7 @@ Source: "Configuration" of the router's design; the configuration of the vendor'
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -255,20 +255,3 @@ def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
                     file.wrong(path, "stands in an entry above already")
                 seen.add(value)
     return file.result()
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """Return what a configuration says, without hashes: safe to print."""
-    license_ = config.server.license
-    return {
-        "listen": f"{config.server.host}:{config.server.port}",
-        "upstream": config.server.upstream or "none",
-        "license_path": str(license_.path),
-        "state_path": str(license_.state_path),
-        "recheck_interval_s": license_.recheck_interval_s,
-        "grace_period_s": license_.grace_period_s,
-        "revocation_mode": license_.revocation.mode,
-        "callers": [caller.name for caller in config.callers],
-        "models": [model.id for model in config.models],
-        "admin_users": [name for name, _ in config.admin.users],
-    }

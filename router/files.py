@@ -44,7 +44,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        draft.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
@@ -57,10 +57,10 @@ def remove_drafts(directory: Path, name: str = "") -> None:
 
     Nobody else may be writing these files.
     """
-    for each in os.listdir(directory):
-        if each.startswith(f".{name}") and each.endswith(_DRAFT):
+    for each in list(directory.iterdir()):
+        if each.name.startswith(f".{name}") and each.name.endswith(_DRAFT):
             with contextlib.suppress(OSError):
-                (directory / each).unlink()
+                each.unlink()
 
 
 def make_private_directory(directory: Path) -> None:

@@ -4,63 +4,20 @@ Data on standard output, messages on standard error. Exit codes: 0 valid or done
 2 usage; 3 malformed or bad signature; 4 refused by the portal; 5 genuine but not for this time,
 instance, issuer or product; 6 revoked, suspended or superseded; 7 cannot decide.
 
-What needs the network or a private key is imported by the commands that use it, so that verifying a
-file starts fast.
+Each command's module is loaded when it is called, so that verifying a file starts fast: it needs
+neither the network nor a private key.
 """
 
-import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-from licensing.encoding import parse_json, sha256_hex
-from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
-from licensing.errors import LicensingError, MalformedPayload
-from licensing.license import License
-from licensing.names import CODES, ROUTER_CODES
-from licensing.verify import (
-    RevocationPolicy,
-    examine_license,
-    verify_bundle,
-    verify_keyset,
-)
-from router.clock import instant
-from router.commands import codes
-from router.commands.courier import add_courier
-from router.commands.options import (
-    CODE_VARIABLE,
-    KEYSET_VARIABLE,
-    moment,
-    names_trust,
-    open_trust,
-    parse_time,
-    read_code,
-    read_input,
-    readable,
-    reading,
-    remembered_grounds,
-)
-from router.commands.report import failure, safe_summary, say, show
-from router.documents.trust import is_release
-from router.errors import FAILED, OK, Refused, RouterError, UsageError
-from router.files import read_file
-
-
-class _Parser(argparse.ArgumentParser):
-    """Takes option names in full only, and leaves it to `main` to report a wrong call."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the call.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{message}; try {self.prog} --help")
+from licensing.errors import LicensingError
+from router.commands.options import Parser, take
+from router.commands.report import refuse, tell
+from router.errors import FAILED, RouterError
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -81,7 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         options = _parser().parse_args(arguments)
-        status: int = options.run(options)
+        module = importlib.import_module(f"router.commands.{options.module}")
+        status: int = getattr(module, options.function)(options)
     except LicensingError as error:
         status = refuse(error, as_json=as_json)
     except RouterError as error:
@@ -98,18 +56,6 @@ def run(arguments: Sequence[str]) -> int:
     return status
 
 
-def tell(error: RouterError, *, as_json: bool) -> None:
-    """Report an error of the command itself."""
-    known: dict[str, Any] = {"code": error.code, "message": error.message}
-    if isinstance(error, Refused):
-        known |= {"status": error.status, "next_action": error.next_action}
-    if as_json:
-        show({"error": known}, as_json=True)
-    say(f"{error.message} [{error.code}]")
-    if isinstance(error, Refused):
-        say(error.next_action)
-
-
 def without_extra(error: ModuleNotFoundError) -> RouterError:
     """Return what to say of a package that only the extra `router` installs.
 
@@ -122,342 +68,114 @@ def without_extra(error: ModuleNotFoundError) -> RouterError:
     return RouterError(f"{package} is not installed: pip install 'smart-router-licenses[router]'")
 
 
-def refuse(error: LicensingError, *, as_json: bool, also: tuple[Any, ...] = ()) -> int:
-    """Report a document that does not verify; return its exit code."""
-    facts = failure(error, also)
-    if as_json:
-        show(facts, as_json=True)
-    else:
-        show({"result": "invalid", "code": error.code, "detail": error.detail}, as_json=False)
-    known = CODES.get(error.code)
-    say(f"{error.code}: {facts['meaning']}")
-    say(f"next: {facts['next_step']}")
-    return known.exit if known else FAILED
+def _parser() -> Parser:
+    parser = Parser(prog="router-license", description="Verify licenses; hold and renew leases.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    common = ("--json", "--as-of")
+    keys = (*common, "--keyset", "--public-key")
+    network = (*keys, "--state-dir", "--url", "--ca-file")
 
-
-def run_verify(options: argparse.Namespace) -> int:
-    """Verify a license completely."""
-    at = moment(options)
-    data = read_input(options.file, "license")
-    bundle = read_file(Path(options.bundle), "revocation bundle") if options.bundle else None
-    report = examine_license(
-        data,
-        open_trust(options, at),
-        at,
-        fingerprint=options.fingerprint,
-        bundles=() if bundle is None else (bundle,),
-        policy=RevocationPolicy(require_current=options.require_current_bundle),
+    verify = _add(commands, "verify", "documents.run_verify", "Verify a license completely.")
+    take(verify, *keys, "--fingerprint", "--bundle", "--require-current-bundle")
+    take(verify, "file", help="license.json, or - for standard input")
+    inspect = _add(
+        commands,
+        "inspect",
+        "documents.run_inspect",
+        "Print everything a signed file says, marked UNVERIFIED until it is verified.",
     )
-    if report.error is not None or report.verified is None:
-        error = report.error
-        assert error is not None
-        return refuse(error, as_json=options.json, also=report.also)
-    verified = report.verified
-    summary = safe_summary(
-        verified.document, status="valid", keyid=verified.keyid, sha256=verified.payload_sha256
+    take(inspect, *keys, "file")
+    summarize = _add(
+        commands,
+        "summarize",
+        "documents.run_summarize",
+        "Print the safe facts of a license, verified where a keyset is named.",
     )
-    if options.json:
-        show({"result": "valid", **summary}, as_json=True)
-    else:
-        show(
-            {"result": "valid"} | {key: summary[key] for key in summary if key != "status"},
-            as_json=False,
-        )
-        if verified.document.binding.fingerprints and options.fingerprint is None:
-            say(
-                "the license is bound; name this instance's fingerprint with --fingerprint to check"
-            )
-    return OK
-
-
-def run_summarize(options: argparse.Namespace) -> int:
-    """Print the safe facts of a license, verified where a keyset is named."""
-    at = moment(options)
-    data = read_input(options.file, "license")
-    envelope = Envelope.parse(data)
-    license_ = License.parse(envelope.payload)
-    status, keyid = "UNVERIFIED", envelope.signatures[0].keyid
-    if names_trust(options):
-        report = examine_license(data, open_trust(options, at), at)
-        status = report.error.code if report.error else "valid"
-        keyid = report.verified.keyid if report.verified else keyid
-    sha256 = sha256_hex(envelope.payload)
-    show(safe_summary(license_, status=status, keyid=keyid, sha256=sha256), as_json=options.json)
-    return OK
-
-
-def run_inspect(options: argparse.Namespace) -> int:
-    """Print everything a signed file says, marked UNVERIFIED until it is verified."""
-    at = moment(options)
-    data = read_input(options.file, "file")
-    with reading("file"):
-        envelope = Envelope.parse(data, max_bytes=MAX_BUNDLE_BYTES)
-    status = "UNVERIFIED"
-    if envelope.payload_type == License.PAYLOAD_TYPE and names_trust(options):
-        report = examine_license(data, open_trust(options, at), at)
-        status = f"INVALID: {report.error.code}" if report.error else "verified"
-    with reading("file"):
-        try:
-            payload = parse_json(envelope.payload, max_bytes=MAX_BUNDLE_BYTES)
-        except LicensingError as error:
-            raise MalformedPayload(error.detail) from error
-    facts = {
-        "status": status,
-        "payload_type": envelope.payload_type,
-        "keyids": [signature.keyid for signature in envelope.signatures],
-        "file_sha256": sha256_hex(data),
-        "payload_sha256": sha256_hex(envelope.payload),
-        "payload": payload,
-    }
-    if options.json:
-        show(facts, as_json=True)
-        return OK
-    show({key: value for key, value in facts.items() if key != "payload"}, as_json=False)
-    for name, value in payload.items() if isinstance(payload, dict) else ():
-        is_time = name.endswith("_at") and isinstance(value, int)
-        show({f"  {name}": f"{value} ({instant(value)})" if is_time else value}, as_json=False)
-    if status == "UNVERIFIED":
-        say("UNVERIFIED: anybody could have written this; run router-license verify")
-    return OK
-
-
-def run_bundle_verify(options: argparse.Namespace) -> int:
-    """Verify a revocation bundle."""
-    at = moment(options)
-    trust = open_trust(options, at)
-    data = read_input(options.file, "bundle")
-    with reading("revocation bundle"):
-        verified = verify_bundle(data, trust, at, floor=options.floor)
-    bundle = verified.document
-    facts = {
-        "result": "valid",
-        "version": bundle.version,
-        "issued_at": instant(bundle.issued_at),
-        "expires_at": instant(bundle.expires_at),
-        "entries": len(bundle.entries),
-        "key_id": verified.keyid,
-    }
-    show(facts, as_json=options.json)
-    return OK
-
-
-def run_keyset_verify(options: argparse.Namespace) -> int:
-    """Verify a keyset under its own roots."""
-    at = moment(options)
-    data = read_input(options.file, "keyset")
-    with reading("keyset"):
-        verified = verify_keyset(data, at)
-    keyset = verified.document
-    expired = at >= keyset.expires_at
-    facts: dict[str, Any] = {
-        "result": "valid",
-        "version": keyset.version,
-        "issuer": keyset.iss,
-        "expires_at": instant(keyset.expires_at),
-        "expired": expired,
-        "roots": [root.keyid for root in keyset.roots],
-        "root_threshold": keyset.root_threshold,
-        "keys": [f"{key.role} {key.status} {key.keyid}" for key in keyset.keys],
-    }
-    show(facts, as_json=options.json)
-    if expired:
-        say("warning: the keyset has expired; it still verifies licenses, and takes no updates")
-    return OK
-
-
-def run_explain(options: argparse.Namespace) -> int:
-    """Say what a code means and what to do."""
-    code = options.code
-    if code in CODES:
-        known = CODES[code]
-        facts = {
-            "code": code,
-            "exit": known.exit,
-            "router_code": known.router_code,
-            "meaning": known.meaning,
-            "next_step": known.next_step,
-        }
-    elif code in ROUTER_CODES:
-        shown = ROUTER_CODES[code]
-        facts = {"code": code, "meaning": shown.meaning, "next_step": shown.next_step}
-    elif code in codes.CODES:
-        other = codes.CODES[code]
-        facts = {"code": code, "meaning": other.meaning, "next_step": other.next_step}
-    else:
-        known_codes = [*CODES, *ROUTER_CODES, *codes.CODES]
-        raise UsageError(f"no code {code!r}; known are {', '.join(known_codes)}")
-    show(facts, as_json=options.json)
-    return OK
-
-
-def run_enroll(options: argparse.Namespace) -> int:
-    """Enroll this router with a code and install its first lease."""
-    from router.lease.store import LeaseStore, describe
-    from router.network.agent import enroll, read_grounds
-    from router.network.fetch import HttpFetch
-
-    at = moment(options)
-    code = read_code(options)
-    trust = open_trust(options, at)
-    grounds = read_grounds(read_input(options.license, "license"), trust, at, options.fingerprint)
-    fetch = HttpFetch(options.url or grounds.origin, options.ca_file)
-    with LeaseStore(options.state_dir).locked(create=True) as store:
-        enroll(
-            store,
-            grounds,
-            code,
-            fetch,
-            fingerprint=options.fingerprint,
-            label=options.label,
-            license_path=None if options.license == "-" else Path(options.license),
-            keyset_path=Path(keyset)
-            if (keyset := options.keyset or os.environ.get(KEYSET_VARIABLE))
-            else None,
-        )
-        show(readable(describe(store.load(), at), options), as_json=options.json)
-    return OK
-
-
-def run_renew(options: argparse.Namespace) -> int:
-    """Renew the lease now."""
-    from router.lease.store import LeaseStore, describe
-    from router.network.agent import renew
-    from router.network.fetch import HttpFetch
-
-    at = moment(options)
-    with LeaseStore(options.state_dir).locked() as store:
-        grounds = remembered_grounds(options, store.load(), at)
-        fetch = HttpFetch(options.url or grounds.origin, options.ca_file)
-        renew(store, grounds, fetch, again=options.again)
-        show(readable(describe(store.load(), at), options), as_json=options.json)
-    return OK
-
-
-def run_release(options: argparse.Namespace) -> int:
-    """Give the lease and its slot up: this router serves no longer."""
-    from router.lease.store import LeaseStore, describe
-    from router.network.agent import release
-    from router.network.fetch import HttpFetch
-
-    at = moment(options)
-    with LeaseStore(options.state_dir).locked() as store:
-        if store.load().released is None:
-            grounds = remembered_grounds(options, store.load(), at)
-            release(store, grounds, HttpFetch(options.url or grounds.origin, options.ca_file))
-        show(readable(describe(store.load(), at), options), as_json=options.json)
-    say("the lease is given up; stop what renews it, or take it up by renew --again")
-    return OK
-
-
-def run_status(options: argparse.Namespace) -> int:
-    """Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended."""
-    from router.lease.store import LeaseStore, describe
-
-    at = moment(options)
-    if not options.state_dir.is_dir():
-        raise UsageError(f"there is no lease directory {options.state_dir}")
-    facts = describe(LeaseStore(options.state_dir).load(), at)
-    show(readable(facts, options), as_json=options.json)
-    if facts.get("serves"):
-        return OK
-    return {"not-enrolled": 7, "expired": 5}.get(str(facts["status"]), 6)
-
-
-def run_check_config(options: argparse.Namespace) -> int:
-    """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
-    from router.config import describe, load_config
-    from router.yaml_file import ConfigError
-
-    try:
-        config = load_config(options.config, release=is_release())
-    except ConfigError as error:
-        problems = [
-            {"line": problem.line, "path": problem.path, "message": problem.message}
-            for problem in error.problems
-        ]
-        if options.json:
-            show({"result": "invalid", "problems": problems}, as_json=True)
-        for problem in error.problems:
-            say(f"{options.config}: {problem}")
-        return error.exit
-    show({"result": "valid", **describe(config)}, as_json=options.json)
-    return OK
-
-
-def run_serve(options: argparse.Namespace) -> int:
-    """Run the router: enforce the license, forward to the upstream, meter."""
-    from router.commands.serve import serve
-
-    return serve(options.config, options.keyset or os.environ.get(KEYSET_VARIABLE))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="router-license", description="Verify licenses; hold and renew leases.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-
-    common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object")
-    common.add_argument("--as-of", type=parse_time, metavar="TIME", help="judge at this instant")
-    keys = _Parser(add_help=False)
-    keys.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
-    keys.add_argument("--public-key", metavar="FILE", help="an approved key in PEM, no keyset")
-
-    def add(name: str, run: Any, *parents: _Parser) -> _Parser:
-        summary = (run.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(
-            name, parents=[common, *parents], help=summary, description=summary
-        )
-        command.set_defaults(run=run)
-        return command
-
-    verify = add("verify", run_verify, keys)
-    verify.add_argument("file", metavar="FILE", help="license.json, or - for standard input")
-    verify.add_argument("--fingerprint", help="this instance's")
-    verify.add_argument("--bundle", metavar="FILE", help="a revocation bundle")
-    verify.add_argument("--require-current-bundle", action="store_true")
-    for name, run in (("inspect", run_inspect), ("summarize", run_summarize)):
-        add(name, run, keys).add_argument("file", metavar="FILE", help="or - for standard input")
-
-    nouns: tuple[tuple[str, Any, tuple[_Parser, ...]], ...] = (
-        ("bundle", run_bundle_verify, (keys,)),
-        ("keyset", run_keyset_verify, ()),
+    take(summarize, *keys, "file")
+    bundle = _group(commands, "bundle", "Verify a revocation bundle.")
+    act = _add(bundle, "verify", "documents.run_bundle_verify", "Verify a revocation bundle.")
+    take(act, *keys, "--floor", "file")
+    keyset = _group(commands, "keyset", "Verify a keyset under its own roots.")
+    act = _add(
+        keyset, "verify", "documents.run_keyset_verify", "Verify a keyset under its own roots."
     )
-    for noun, run, parents in nouns:
-        group = commands.add_parser(noun, help=(run.__doc__ or "").splitlines()[0])
-        acts = group.add_subparsers(required=True, metavar="verify", parser_class=_Parser)
-        act = acts.add_parser("verify", parents=[common, *parents])
-        act.add_argument("file", metavar="FILE", help="or - for standard input")
-        act.set_defaults(run=run)
-        if noun == "bundle":
-            act.add_argument("--floor", type=int, default=0, help="highest version seen before")
+    take(act, *common, "file")
+    explain = _add(
+        commands, "explain", "codes.run_explain", "Say what a code means and what to do."
+    )
+    take(explain, *common, "code")
 
-    add("explain", run_explain).add_argument("code", metavar="CODE")
+    enroll = _add(
+        commands,
+        "enroll",
+        "lease.run_enroll",
+        "Enroll this router with a code and install its first lease.",
+    )
+    take(enroll, *network, "--code-file", "--fingerprint", "--label")
+    take(enroll, "--license", required=True)
+    renew = _add(commands, "renew", "lease.run_renew", "Renew the lease now.")
+    take(renew, *network, "--license", "--again")
+    release = _add(
+        commands,
+        "release",
+        "lease.run_release",
+        "Give the lease and its slot up: this router serves no longer.",
+    )
+    take(release, *network, "--license")
+    status = _add(
+        commands,
+        "status",
+        "lease.run_status",
+        "Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended.",
+    )
+    take(status, *common, "--state-dir")
+    courier = _group(commands, "courier", "Carry requests and answers as files.")
+    act = _add(
+        courier,
+        "request",
+        "courier.run_courier_request",
+        "Write the request to bring to the portal, where there is no network.",
+    )
+    take(act, *keys, "--state-dir", "--license", "--code-file", "--fingerprint", "--label")
+    take(act, "--out", "--qr", "--with-lease")
+    act = _add(
+        courier,
+        "install",
+        "courier.run_courier_install",
+        "Put in place what the portal gave for a courier request.",
+    )
+    take(act, *keys, "--state-dir", "--license")
+    take(act, "file", help="the answer, or the text of its QR codes; or -")
 
-    network = _Parser(add_help=False)
-    network.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-    network.add_argument("--url", help="where to send instead of the license's lease.url")
-    network.add_argument("--ca-file", type=Path, help="trust this CA instead of the system's")
-    enroll = add("enroll", run_enroll, keys, network)
-    enroll.add_argument("--license", required=True, metavar="FILE")
-    enroll.add_argument("--code-file", metavar="FILE", help=f"or - , or {CODE_VARIABLE}")
-    enroll.add_argument("--fingerprint")
-    enroll.add_argument("--label", help="what people call this router")
-    renew = add("renew", run_renew, keys, network)
-    renew.add_argument("--license", metavar="FILE")
-    renew.add_argument("--again", action="store_true", help="take up a lease that was released")
-    add("release", run_release, keys, network).add_argument("--license", metavar="FILE")
-    add_courier(commands, _Parser, [common, keys])
-    status = add("status", run_status)
-    status.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-
-    check = add("check-config", run_check_config)
-    check.add_argument("config", type=Path, metavar="FILE", help="the router's YAML configuration")
-    serve = commands.add_parser("serve", help=(run_serve.__doc__ or "").splitlines()[0])
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
-    serve.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
-    serve.add_argument("--json", action="store_true", help="print errors as one JSON object")
-    serve.set_defaults(run=run_serve)
+    check = _add(
+        commands,
+        "check-config",
+        "check_config.run_check_config",
+        "Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it.",
+    )
+    take(check, *common, "config")
+    serve = _add(
+        commands,
+        "serve",
+        "serve.run_serve",
+        "Run the router: enforce the license, forward to the upstream, meter.",
+    )
+    take(serve, "--json", "--keyset", "--config")
     return parser
+
+
+def _add(commands: Any, name: str, runs: str, summary: str) -> Parser:
+    """Add a command; `runs` names the function that runs it, in its module of this room."""
+    command: Parser = commands.add_parser(name, help=summary, description=summary)
+    module, _, function = runs.partition(".")
+    command.set_defaults(module=module, function=function)
+    return command
+
+
+def _group(commands: Any, name: str, summary: str) -> Any:
+    """Add a word that commands stand under."""
+    group = commands.add_parser(name, help=summary)
+    return group.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,14 @@ Each with its meaning and what to do, for `router-license explain` and readers o
 `docs/router/errors.md` says more of each.
 """
 
+import argparse
 from dataclasses import dataclass
 from typing import Final
+
+from licensing.names import CODES as DOCUMENT_CODES
+from licensing.names import ROUTER_CODES
+from router.commands.report import show
+from router.errors import OK, UsageError
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,25 @@ CODES: Final[dict[str, Explained]] = {
     "usage": Explained("The command was called wrongly.", "router-license COMMAND --help"),
     "failed": Explained("Something that is needed is missing.", "Do what the message says."),
 }
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """Say what a code means and what to do."""
+    code = options.code
+    if code in DOCUMENT_CODES:
+        known = DOCUMENT_CODES[code]
+        facts = {
+            "code": code,
+            "exit": known.exit,
+            "router_code": known.router_code,
+            "meaning": known.meaning,
+            "next_step": known.next_step,
+        }
+    elif code in ROUTER_CODES or code in CODES:
+        shown = ROUTER_CODES.get(code) or CODES[code]
+        facts = {"code": code, "meaning": shown.meaning, "next_step": shown.next_step}
+    else:
+        known_codes = [*DOCUMENT_CODES, *ROUTER_CODES, *CODES]
+        raise UsageError(f"no code {code!r}; known are {', '.join(known_codes)}")
+    show(facts, as_json=options.json)
+    return OK

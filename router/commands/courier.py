@@ -1,59 +1,37 @@
 """`router-license courier`: requests and answers as files and QR codes."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from router.commands.options import (
-    CODE_VARIABLE,
-    KEYSET_VARIABLE,
+from licensing.courier import to_parts
+from router.commands.grounds import (
     later_keyset,
-    moment,
-    open_trust,
-    read_code,
-    read_input,
-    readable,
+    named_enrollment,
+    named_grounds,
     remembered_grounds,
 )
+from router.commands.options import KEYSET_VARIABLE, moment, readable
 from router.commands.report import say, show
 from router.errors import OK, RouterError, UsageError
 from router.files import read_file, write_atomically
+from router.lease.store import LeaseStore, describe
+from router.network.agent import Enrollment
+from router.network.courier import MAX_ANSWER_BYTES, install_answer, read_answer, write_request
 
 
 def run_courier_request(options: argparse.Namespace) -> int:
     """Write the request to bring to the portal, where there is no network."""
-    from router.lease.store import LeaseStore
-    from router.network.agent import Grounds, read_grounds
-    from router.network.courier import write_request
-
     at = moment(options)
     with LeaseStore(options.state_dir).locked(create=True) as store:
         state = store.load()
-        grounds: Grounds
-        code: str | None = None
+        enrollment: Enrollment | None = None
         if state.lease is None:
-            code = read_code(options)
-            if options.license is None:
-                raise UsageError("name the license with --license FILE")
-            trust = open_trust(options, at)
-            data = read_input(options.license, "license")
-            grounds = read_grounds(data, trust, at, options.fingerprint)
+            enrollment = named_enrollment(options)
+            grounds = named_grounds(options, at)
         else:
             grounds = remembered_grounds(options, state, at)
-        request = write_request(
-            store,
-            grounds,
-            code=code,
-            label=options.label,
-            fingerprint=options.fingerprint,
-            with_lease=options.with_lease,
-            license_path=None if options.license in (None, "-") else Path(options.license),
-            keyset_path=Path(named)
-            if (named := options.keyset or os.environ.get(KEYSET_VARIABLE))
-            else None,
-        )
+        request = write_request(store, grounds, enrollment, with_lease=options.with_lease)
     if options.out == "-":
         sys.stdout.write(request.decode())
     elif options.out:
@@ -70,10 +48,8 @@ def show_codes(data: bytes) -> None:
     Raises:
         RouterError: the QR library is not installed.
     """
-    from licensing.courier import to_parts
-
     try:
-        import segno
+        import segno  # noqa: PLC0415 -- only the extra `router` brings it; files do without
     except ModuleNotFoundError as error:
         raise RouterError(
             "QR codes need the package segno: install smart-router-licenses[router], "
@@ -88,9 +64,6 @@ def show_codes(data: bytes) -> None:
 
 def run_courier_install(options: argparse.Namespace) -> int:
     """Put in place what the portal gave for a courier request."""
-    from router.lease.store import LeaseStore, describe
-    from router.network.courier import MAX_ANSWER_BYTES, install_answer, read_answer
-
     at = moment(options)
     if options.file == "-":
         data = sys.stdin.buffer.read(MAX_ANSWER_BYTES + 1)
@@ -107,34 +80,3 @@ def run_courier_install(options: argparse.Namespace) -> int:
         facts = describe(store.load(), at)
     show(readable({**facts, "installed": ["lease", *taken]}, options), as_json=options.json)
     return OK
-
-
-def add_courier(
-    commands: Any, parser_class: type[argparse.ArgumentParser], parents: list[Any]
-) -> None:
-    """Add the courier's commands."""
-    courier = commands.add_parser("courier", help="Carry requests and answers as files.")
-    acts = courier.add_subparsers(required=True, metavar="ACT", parser_class=parser_class)
-    request = acts.add_parser(
-        "request", parents=parents, help=(run_courier_request.__doc__ or "").rstrip(".")
-    )
-    request.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-    request.add_argument("--out", metavar="FILE", help="or - for standard output")
-    request.add_argument("--qr", action="store_true", help="show QR codes; also without --out")
-    request.add_argument("--with-lease", action="store_true", help="where the portal asks for it")
-    request.add_argument("--license", metavar="FILE")
-    request.add_argument(
-        "--code-file", metavar="FILE", help=f"to enroll; or - , or {CODE_VARIABLE}"
-    )
-    request.add_argument("--fingerprint")
-    request.add_argument("--label", help="what people call this router")
-    request.set_defaults(run=run_courier_request)
-    install = acts.add_parser(
-        "install", parents=parents, help=(run_courier_install.__doc__ or "").rstrip(".")
-    )
-    install.add_argument(
-        "file", metavar="FILE", help="the answer, or the text of its QR codes; or -"
-    )
-    install.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-    install.add_argument("--license", metavar="FILE")
-    install.set_defaults(run=run_courier_install)

@@ -1,34 +1,102 @@
-"""What commands read: files, time, keys and grounds, as their options name them."""
+"""Every option of the command, said once, and what commands read by them.
+
+Nothing of the network side is loaded here, so that verifying a file starts fast.
+"""
 
 import argparse
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NoReturn
 
-from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
+from licensing.envelope import MAX_BUNDLE_BYTES
 from licensing.errors import LicensingError
-from licensing.keys import PublicKey
-from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, verify_bundle, verify_keyset
+from licensing.keys import Keyset, PublicKey
+from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, Verified, verify_keyset
 from router.clock import dated, unix_now
 from router.commands.report import say
 from router.documents.trust import EMBEDDED, accept, is_release
 from router.errors import UsageError
-from router.files import read_at_most, read_file
-
-if TYPE_CHECKING:
-    from licensing.enrollment import Usage
-    from licensing.keys import Keyset
-    from licensing.verify import Verified
-    from router.lease.store import LeaseState
-    from router.network.agent import Grounds
+from router.files import read_file
 
 KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
 CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes option names in full only, and leaves it to `main` to report a wrong call."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the call.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}; try {self.prog} --help")
+
+
+def parse_time(text: str) -> int:
+    """Read `--as-of`: RFC 3339 or Unix seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: another form.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return int(at.timestamp())
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
+        ) from None
+    raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
+
+
+_FLAG: Final = {"action": "store_true"}
+_FILE: Final = {"metavar": "FILE"}
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "--json": {**_FLAG, "help": "print one JSON object"},
+    "--as-of": {"type": parse_time, "metavar": "TIME", "help": "judge at this instant"},
+    "--keyset": {**_FILE, "help": f"or {KEYSET_VARIABLE}"},
+    "--public-key": {**_FILE, "help": "an approved key in PEM, no keyset"},
+    "--fingerprint": {"help": "this instance's"},
+    "--bundle": {**_FILE, "help": "a revocation bundle"},
+    "--require-current-bundle": _FLAG,
+    "--floor": {"type": int, "default": 0, "help": "highest version seen before"},
+    "--state-dir": {"type": Path, "required": True, "metavar": "DIR"},
+    "--url": {"help": "where to send instead of the license's lease.url"},
+    "--ca-file": {"type": Path, "help": "trust this CA instead of the system's"},
+    "--license": _FILE,
+    "--code-file": {**_FILE, "help": f"holds the enrollment code; or - , or {CODE_VARIABLE}"},
+    "--label": {"help": "what people call this router"},
+    "--again": {**_FLAG, "help": "take up a lease that was released"},
+    "--out": {**_FILE, "help": "or - for standard output"},
+    "--qr": {**_FLAG, "help": "show QR codes; also without --out"},
+    "--with-lease": {**_FLAG, "help": "where the portal asks for it"},
+    "--config": {**_FILE, "type": Path, "required": True},
+    "file": {**_FILE, "help": "or - for standard input"},
+    "config": {**_FILE, "type": Path, "help": "the router's YAML configuration"},
+    "code": {"metavar": "CODE"},
+}
+
+
+def take(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
+    """Let a command take these options; `changes` are to what is said of them here."""
+    for name in names:
+        parser.add_argument(name, **{**_OPTIONS[name], **changes})
+
+
+def moment(options: argparse.Namespace) -> int:
+    """Return the instant to judge at (Unix time)."""
+    return unix_now() if options.as_of is None else int(options.as_of)
 
 
 def read_input(name: str, what: str) -> bytes:
@@ -52,23 +120,41 @@ def reading(subject: str) -> Iterator[None]:
         raise
 
 
-def parse_time(text: str) -> int:
-    """Read `--as-of`: RFC 3339 or Unix seconds.
+def named_keyset(options: argparse.Namespace) -> Path | None:
+    """Return the keyset that the call or the environment names."""
+    named = options.keyset or os.environ.get(KEYSET_VARIABLE)
+    return Path(named) if named else None
+
+
+def keyset_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Return the keyset everything starts from, and a later one a release is told to use.
 
     Raises:
-        argparse.ArgumentTypeError: another form.
+        UsageError: a source checkout is told none.
     """
-    if text.isascii() and text.isdigit() and len(text) < 16:
-        return int(text)
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return int(at.timestamp())
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
-        ) from None
-    raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
+    named = named_keyset(options)
+    if is_release():
+        return EMBEDDED, named
+    if named is None:
+        raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
+    return named, None
+
+
+def read_keyset(path: Path, at: int) -> Verified[Keyset]:
+    """Read a keyset and verify it under its own roots; a release, under those it carries too.
+
+    Raises:
+        RouterError: it cannot be read.
+        LicensingError: it does not verify; the detail names the file.
+    """
+    data = read_file(path, "keyset")
+    with _naming("keyset", path):
+        return accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
+
+
+def names_trust(options: argparse.Namespace) -> bool:
+    """Say whether there is something to verify with; a release always has."""
+    return bool(options.public_key or named_keyset(options)) or is_release()
 
 
 def open_trust(options: argparse.Namespace, at: int) -> Trust:
@@ -76,39 +162,29 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
 
     Raises:
         UsageError: neither was named.
-        LicensingError: the keyset does not verify under its own roots; the detail names the file.
+        LicensingError: what was named does not verify; the detail names the file.
     """
-    path = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
-    if not path and is_release():
-        path = str(EMBEDDED)
-    if not path:
-        raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
-    what = "public key" if options.public_key else "keyset"
-    data = read_file(Path(path), what)
-    try:
-        if options.public_key:
-            return SingleKeyTrust(PublicKey.from_pem(data))
-        verified = (
-            accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
-        )
-    except LicensingError as error:
-        named = type(error)(f"the {what} {path}: {error.detail}")
-        named.subject = what
-        raise named from error
+    if options.public_key:
+        path = Path(options.public_key)
+        pem = read_file(path, "public key")
+        with _naming("public key", path):
+            return SingleKeyTrust(PublicKey.from_pem(pem))
+    base, offered = keyset_paths(options)
+    verified = read_keyset(offered or base, at)
     if at >= verified.document.expires_at:
         say("warning: the keyset has expired; fetch the current one from the portal")
     return KeysetTrust(verified.document)
 
 
-def names_trust(options: argparse.Namespace) -> bool:
-    """Say whether there is something to verify with; a release always has."""
-    named = options.public_key or options.keyset or os.environ.get(KEYSET_VARIABLE)
-    return bool(named) or is_release()
-
-
-def moment(options: argparse.Namespace) -> int:
-    """Return the instant to judge at (Unix time)."""
-    return unix_now() if options.as_of is None else int(options.as_of)
+@contextmanager
+def _naming(what: str, path: Path) -> Iterator[None]:
+    """Name the file in the refusal of what it holds."""
+    try:
+        yield
+    except LicensingError as error:
+        named = type(error)(f"the {what} {path}: {error.detail}")
+        named.subject = what
+        raise named from error
 
 
 def read_code(options: argparse.Namespace) -> str:
@@ -129,84 +205,7 @@ def read_code(options: argparse.Namespace) -> str:
     return lines[0].strip()
 
 
-def remembered_grounds(options: argparse.Namespace, state: "LeaseState", at: int) -> "Grounds":
-    """Read license and keyset where they were at the enrollment, unless they are named.
-
-    Raises:
-        UsageError: neither is known.
-        LicensingError: the license does not verify here and now.
-    """
-    from router.lease.store import BUNDLE_FILE, LICENSE_FILE
-    from router.network.agent import best_grounds
-
-    options.keyset = options.keyset or os.environ.get(KEYSET_VARIABLE) or state.keyset_path
-    license_path = options.license or state.license_path
-    if license_path is None:
-        raise UsageError("name the license with --license FILE")
-    trust = lease_trust(options, at)
-    fetched = read_at_most(options.state_dir / LICENSE_FILE, MAX_BYTES)
-    file = read_input(license_path, "license")
-    grounds = best_grounds(file, fetched, trust, at, state.fingerprint)
-    bundle = read_at_most(options.state_dir / BUNDLE_FILE, MAX_BUNDLE_BYTES)
-    return replace(
-        grounds,
-        bundle_version=0 if bundle is None else bundle_version(bundle, trust, at),
-        usage=reported_usage(state, grounds),
-    )
-
-
-def lease_trust(options: argparse.Namespace, at: int) -> Trust:
-    """Return what a lease is verified with: the keyset, or a later one the portal gave.
-
-    Raises:
-        UsageError, LicensingError: see `open_trust`.
-    """
-    trust = open_trust(options, at)
-    held = later_keyset(options, at)
-    if options.public_key or held is None or held.document.version <= (trust.version or 0):
-        return trust
-    return KeysetTrust(held.document)
-
-
-def later_keyset(options: argparse.Namespace, at: int) -> "Verified[Keyset] | None":
-    """Return the keyset with the later versions in the lease directory taken up."""
-    from router.documents.keysets import Keysets
-
-    named = options.keyset or os.environ.get(KEYSET_VARIABLE)
-    base = EMBEDDED if is_release() else Path(named) if named else None
-    if base is None or options.public_key:
-        return None
-    offered = Path(named) if named and base == EMBEDDED else None
-    keysets = Keysets(base, options.state_dir, say, offered)
-    keysets.read(at)
-    return keysets.held
-
-
-def bundle_version(data: bytes, trust: Trust, at: int) -> int:
-    """Return the version of the kept bundle; 0 where it does not verify any more."""
-    try:
-        return verify_bundle(data, trust, at, require_current=False).document.version
-    except LicensingError as error:
-        say(f"warning: the kept revocation bundle is passed over: {error.detail}")
-        return 0
-
-
-def reported_usage(state: "LeaseState", grounds: "Grounds") -> "Usage | None":
-    """Return what the router beside the lease directory used; None where none says where it is."""
-    if state.state_path is None:
-        return None
-    from router.network.agent import usage_of
-    from router.state.store import StateFile, StateInvalid
-
-    try:
-        counted = StateFile(Path(state.state_path)).peek()
-    except StateInvalid as error:
-        say(f"warning: usage is not reported: {error.message}")
-        return None
-    return usage_of(counted, grounds.license, state.held())
-
-
 def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return facts with instants as people read them, unless JSON is asked for."""
+    """Return what is known, with instants as people read them, unless JSON is asked for."""
     known = {name: value for name, value in facts.items() if value is not None}
     return known if options.json else dated(known)

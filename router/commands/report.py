@@ -12,6 +12,7 @@ from licensing.license import License
 from licensing.names import CODES, next_step
 from licensing.verify import Check
 from router.clock import instant
+from router.errors import FAILED, Refused, RouterError
 
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -62,6 +63,31 @@ def failure(error: LicensingError, also: tuple[Check, ...] = ()) -> dict[str, An
             for check in also
         ],
     }
+
+
+def tell(error: RouterError, *, as_json: bool) -> None:
+    """Report an error of the command itself."""
+    known: dict[str, Any] = {"code": error.code, "message": error.message}
+    if isinstance(error, Refused):
+        known |= {"status": error.status, "next_action": error.next_action}
+    if as_json:
+        show({"error": known}, as_json=True)
+    say(f"{error.message} [{error.code}]")
+    if isinstance(error, Refused):
+        say(error.next_action)
+
+
+def refuse(error: LicensingError, *, as_json: bool, also: tuple[Check, ...] = ()) -> int:
+    """Report a document that does not verify; return its exit code."""
+    facts = failure(error, also)
+    if as_json:
+        show(facts, as_json=True)
+    else:
+        show({"result": "invalid", "code": error.code, "detail": error.detail}, as_json=False)
+    known = CODES.get(error.code)
+    say(f"{error.code}: {facts['meaning']}")
+    say(f"next: {facts['next_step']}")
+    return known.exit if known else FAILED
 
 
 def show(facts: dict[str, Any], *, as_json: bool) -> None:

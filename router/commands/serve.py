@@ -5,6 +5,7 @@ The process ends when its guard does: nothing is served on a decision nobody kee
 SIGTERM or SIGINT running requests finish and the journal is folded into the state.
 """
 
+import argparse
 import asyncio
 import os
 import signal
@@ -15,61 +16,39 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from licensing.errors import LicensingError
 from router.clock import Clock, SystemClock, unix_now
+from router.commands.options import CODE_VARIABLE, keyset_paths, read_keyset
 from router.commands.report import say
 from router.config import Config, load_config
-from router.documents.trust import EMBEDDED, accept, is_release
-from router.errors import OK, RouterError, UsageError
-from router.files import read_file
-from router.serve.guard import POLL_S, Guard
+from router.documents.trust import is_release
+from router.errors import OK, RouterError
+from router.serve.guard import Guard
 from router.serve.surfaces import Surfaces
 from router.state.legacy import migration_allowed
 
 if TYPE_CHECKING:
     from router.network.renewal import Renewal
 
-CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
-KEYSET_VARIABLE: Final = "SMART_LLMROUTER_KEYSET"
 FINISH_S: Final = 30.0
 """How long running requests may take to finish at the end."""
 
 
-def serve(config_path: Path, keyset: str | None) -> int:
-    """Run until told to stop.
+def run_serve(options: argparse.Namespace) -> int:
+    """Run the router until it is told to stop.
 
     Raises:
         ConfigError, UsageError: it cannot start like this.
-        RouterError: the state is in use, the address is taken, or the license asks for leases.
+        LicensingError: the roots of this release did not sign the keyset that is named.
+        RouterError: the state is in use, the address is taken, or a file cannot be read.
     """
-    config = load_config(config_path, release=is_release())
-    base, offered = keyset_paths(keyset)
+    config = load_config(options.config, release=is_release())
+    base, offered = keyset_paths(options)
+    if offered is not None:
+        read_keyset(offered, unix_now())
     migrate = migration_allowed(os.environ)
     code = os.environ.pop(CODE_VARIABLE, "").strip() or None
     asyncio.run(run(config, base, offered=offered, clock=SystemClock(), migrate=migrate, code=code))
     return OK
-
-
-def keyset_paths(named: str | None) -> tuple[Path, Path | None]:
-    """Return the keyset everything starts from, and a later one a release is told to use.
-
-    Raises:
-        UsageError: a source checkout is told none.
-        LicensingError: the roots of this release did not sign the named one.
-        RouterError: it cannot be read.
-    """
-    if not is_release():
-        if not named:
-            raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
-        return Path(named), None
-    if not named:
-        return EMBEDDED, None
-    try:
-        accept(EMBEDDED.read_bytes(), read_file(Path(named), "keyset"), unix_now())
-    except LicensingError as error:
-        error.subject = "keyset"
-        raise
-    return EMBEDDED, Path(named)
 
 
 async def run(
@@ -151,14 +130,12 @@ class Leasing:
 
     async def run(self) -> None:
         """Wait for a license that works by lease, then renew; ends by being cancelled."""
-        while self._guard.decision.facts.get("mode") != "lease":
-            await asyncio.sleep(POLL_S)
-        from router.network.fetch import HttpFetch
-        from router.network.renewal import Renewal
+        await self._guard.works_by_lease.wait()
+        from router.network.fetch import HttpFetch  # noqa: PLC0415 -- never loaded offline
+        from router.network.renewal import Renewal  # noqa: PLC0415 -- never loaded offline
 
         lease = self._config.server.license.lease
         self._renewal = Renewal(
-            self._config.server.license,
             self._guard,
             clock=self._clock,
             log=say,

@@ -1,6 +1,5 @@
 """The instance's own key: made on this host, never leaves it. The router's one private key."""
 
-import os
 import stat
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def load_identity(directory: Path) -> Identity | None:
     """
     path = directory / KEY_FILE
     try:
-        status = os.stat(path)
+        status = path.stat()
         pem = path.read_bytes()
     except FileNotFoundError:
         return None

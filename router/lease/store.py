@@ -253,13 +253,14 @@ class LeaseStore:
             raise StateError(f"{path} is damaged ({error.detail}); enroll anew") from error
         if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
             raise StateError(f"{path} is not a lease state of version {SCHEMA}")
+        damaged = StateError(f"{path} is damaged; enroll anew")
+        if not value.keys() <= {each.name for each in fields(LeaseState)}:
+            raise damaged
         try:
-            if not value.keys() <= {each.name for each in fields(LeaseState)}:
-                raise ValueError("a field is not known")
             state = msgspec.convert(value, LeaseState)
             bytes.fromhex(state.secret)
         except ValueError as error:
-            raise StateError(f"{path} is damaged; enroll anew") from error
+            raise damaged from error
         state.held()  # what is loaded can be read
         return state
 

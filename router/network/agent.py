@@ -110,17 +110,32 @@ def usage_of(state: State, license_: Verified[License], lease: Lease | None) -> 
     return Usage(budget_id=budget.budget_id, tokens_total=tally.used, requests_total=tally.requests)
 
 
-def enroll(
-    store: LeaseStore,
-    grounds: Grounds,
-    code: str,
-    fetch: Fetch,
-    *,
-    fingerprint: str | None = None,
-    label: str | None = None,
-    license_path: Path | None = None,
-    keyset_path: Path | None = None,
-) -> Lease:
+@dataclass(frozen=True)
+class Enrollment:
+    """What a router enrolls with. All but code and label is remembered with the lease."""
+
+    code: str
+    fingerprint: str | None = None
+    label: str | None = None
+    """What people call this router."""
+    license_path: Path | None = None
+    keyset_path: Path | None = None
+
+    def remembered(self, state: LeaseState) -> LeaseState:
+        """Return the state that knows what later commands need."""
+        license_path, keyset_path = (
+            None if path is None else str(path.absolute())
+            for path in (self.license_path, self.keyset_path)
+        )
+        return replace(
+            state,
+            fingerprint=self.fingerprint,
+            license_path=license_path,
+            keyset_path=keyset_path,
+        )
+
+
+def enroll(store: LeaseStore, grounds: Grounds, enrollment: Enrollment, fetch: Fetch) -> Lease:
     """Enroll this router and install its first lease. Safe to repeat after a lost answer.
 
     Raises:
@@ -133,20 +148,14 @@ def enroll(
             f"{store.directory} is enrolled as {state.instance_id} already; "
             "use another directory for another instance"
         )
-    state = replace(
-        state,
-        fingerprint=fingerprint,
-        license_path=None if license_path is None else str(license_path.absolute()),
-        keyset_path=None if keyset_path is None else str(keyset_path.absolute()),
-    )
-    state, request = enrollment_request(store, state, grounds, code, label=label)
+    state, request = enrollment_request(store, enrollment.remembered(state), grounds, enrollment)
     answer = fetch("/v1/enrollments", request.to_bytes())
     instance_id, envelope = _read_enrollment(require_answer(answer, 201))
     return install_lease(store, state, grounds, envelope, instance_id=instance_id)
 
 
 def enrollment_request(
-    store: LeaseStore, state: LeaseState, grounds: Grounds, code: str, *, label: str | None = None
+    store: LeaseStore, state: LeaseState, grounds: Grounds, enrollment: Enrollment
 ) -> tuple[LeaseState, Envelope]:
     """Sign the pending enrollment request, with the instance's key; makes both where needed.
 
@@ -163,10 +172,10 @@ def enrollment_request(
         issued_at=grounds.at,
         aud=aud,
         request_id=state.pending or "",
-        code=code,
+        code=enrollment.code,
         public_key=b64encode(identity.public_key),
         fingerprint=state.fingerprint,
-        label=label,
+        label=enrollment.label,
         software=SOFTWARE,
         license_id=grounds.license.document.license_id,
         license_sha256=grounds.license.payload_sha256,

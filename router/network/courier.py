@@ -16,7 +16,6 @@ Source: "Courier" of the lease protocol.
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from licensing.courier import PartsError, from_parts, is_parts
@@ -31,6 +30,7 @@ from router.errors import RouterError, StateError, UsageError
 from router.files import read_at_most, write_atomically
 from router.lease.store import BUNDLE_FILE, LICENSE_FILE, LeaseStore
 from router.network.agent import (
+    Enrollment,
     Grounds,
     enrollment_request,
     install_lease,
@@ -61,34 +61,25 @@ class CourierAnswer:
 def write_request(
     store: LeaseStore,
     grounds: Grounds,
+    enrollment: Enrollment | None,
     *,
-    code: str | None = None,
-    label: str | None = None,
-    fingerprint: str | None = None,
     with_lease: bool = False,
-    license_path: Path | None = None,
-    keyset_path: Path | None = None,
 ) -> bytes:
     """Return what to bring to the portal: the pending request, or one that enrolls.
 
     Raises:
-        UsageError: the router is not enrolled and there is no code.
+        UsageError: the router is not enrolled and there is nothing to enroll with.
         StateError: the lease was given up, or nothing can be written here.
     """
     state = store.load()
     if state.lease is None:
-        if code is None:
+        if enrollment is None:
             raise UsageError(
                 "this router is not enrolled: bring an enrollment code with --code-file FILE"
             )
-        state = replace(
-            state,
-            fingerprint=fingerprint,
-            license_path=None if license_path is None else str(license_path.absolute()),
-            keyset_path=None if keyset_path is None else str(keyset_path.absolute()),
-        )
+        state = enrollment.remembered(state)
         store.save(state)
-        _, request = enrollment_request(store, state, grounds, code, label=label)
+        _, request = enrollment_request(store, state, grounds, enrollment)
         return _line(request.to_object())
     if state.released is not None or state.releasing is not None:
         raise StateError("the lease was given up: run router-license renew --again first")

@@ -75,7 +75,7 @@ class HttpFetch:
             RouterError: the CA file cannot be used, or the HTTP library is not installed.
         """
         try:
-            import aiohttp
+            import aiohttp  # noqa: PLC0415 -- commands that send nothing do not wait for it
         except ModuleNotFoundError as error:
             raise RouterError(
                 "this needs the package aiohttp: install smart-router-licenses[router]"

@@ -23,7 +23,6 @@ from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
 from router.clock import Clock, anchor_at
-from router.config import LicenseConfig
 from router.documents.decision import Decision
 from router.documents.keysets import take_update
 from router.errors import Refused, RouterError, Unreachable
@@ -36,7 +35,15 @@ from router.lease.store import (
     LeaseStore,
     StoreInUse,
 )
-from router.network.agent import Grounds, enroll, fetch_license, newer_license, renew, usage_of
+from router.network.agent import (
+    Enrollment,
+    Grounds,
+    enroll,
+    fetch_license,
+    newer_license,
+    renew,
+    usage_of,
+)
 from router.network.fetch import Fetch, require_answer
 from router.serve.guard import Guard, pause
 from router.state.store import Anchor
@@ -66,7 +73,6 @@ class Renewal:
 
     def __init__(
         self,
-        policy: LicenseConfig,
         guard: Guard,
         *,
         clock: Clock,
@@ -81,7 +87,7 @@ class Renewal:
         `connect` gives the way to the portal whose origin the license names; `code` enrolls a
         router that is not enrolled yet; `keyset` is remembered for the commands.
         """
-        self._policy = policy
+        self._policy = guard.policy
         self._guard = guard
         self._store = guard.leases
         self._clock = clock
@@ -96,7 +102,7 @@ class Renewal:
         self._ask_at: int | None = None
         self._rests_until = 0
         self._keys_rest_until = 0
-        interval = policy.recheck_interval_s
+        interval = self._policy.recheck_interval_s
         self._ask_every_s = min(max(interval, ASK_S[0]), ASK_S[1])
 
     def wake(self) -> None:
@@ -266,16 +272,15 @@ class Renewal:
     def _enroll(
         self, store: LeaseStore, grounds: Grounds, code: str, fetch: Fetch
     ) -> tuple[Lease, Grounds]:
+        enrollment = Enrollment(
+            code,
+            fingerprint=self._policy.instance_fingerprint or None,
+            license_path=self._policy.path,
+            keyset_path=self._keyset,
+        )
+
         def ask(grounds: Grounds) -> Lease:
-            return enroll(
-                store,
-                grounds,
-                code,
-                fetch,
-                fingerprint=self._policy.instance_fingerprint or None,
-                license_path=self._policy.path,
-                keyset_path=self._keyset,
-            )
+            return enroll(store, grounds, enrollment, fetch)
 
         lease, grounds = self._with_keys(grounds, fetch, ask)
         self._log(f"enrolled as {lease.instance_id}")

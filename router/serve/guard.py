@@ -9,7 +9,6 @@ Source: "What it decides, when" of the router's design.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,10 +50,11 @@ class Guard:
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
         migrate: bool = False,
     ) -> None:
-        self._policy = config.server.license
+        self.policy = config.server.license
+        """How the license is enforced."""
         self._seats = len(config.callers)
         self._clock = clock
-        self.leases = LeaseStore(lease_directory(self._policy))
+        self.leases = LeaseStore(lease_directory(self.policy))
         """Where the lease is kept; offline there is none."""
         self.lease_state: LeaseState | None = None
         """What lay there at the last check."""
@@ -62,11 +62,13 @@ class Guard:
         self._log = log
         self._wait = wait
         self._migrate = migrate
-        self._file = StateFile(self._policy.state_path)
+        self._file = StateFile(self.policy.state_path)
         self._journal: Journal | None = None
         self._decision = blocked("license-invalid", "not-checked", clock.wall())
         self._signatures: tuple[Signature, ...] = ()
         self._woken = asyncio.Event()
+        self.works_by_lease = asyncio.Event()
+        """Set once a license was seen that works by lease."""
         self._due_at = 0
         self._seen_at = 0
         self._floor_failed = False
@@ -122,15 +124,15 @@ class Guard:
         self._signatures = await asyncio.to_thread(self._look)
         opened = self._open_state()
         now = self._seen_at = self.now()
-        self._due_at = now + self._policy.recheck_interval_s
+        self._due_at = now + self.policy.recheck_interval_s
         if not opened:
-            return self._publish(state_invalid(self._policy, now))
+            return self._publish(state_invalid(self.policy, now))
         assert self._journal is not None
         seen = await asyncio.to_thread(self._read, now)
         found: list[Decision] = []
 
         def transition(state: State) -> State:
-            decision, after = decide(self._policy, state, seen, seats=self._seats)
+            decision, after = decide(self.policy, state, seen, seats=self._seats)
             found.append(decision)
             return after
 
@@ -200,6 +202,8 @@ class Guard:
 
     def _publish(self, decision: Decision) -> Decision:
         self._decision = decision
+        if decision.facts.get("mode") == "lease":
+            self.works_by_lease.set()
         license_id = decision.facts.get("license_id")
         told = (decision.status, decision.reason, decision.cause, license_id, decision.warnings)
         if told != self._told:
@@ -229,9 +233,9 @@ class Guard:
 
     def _watched(self) -> tuple[Path, ...]:
         # A file that is renamed into the lease directory changes the directory.
-        paths = [self._policy.path, self._keysets.base, self.leases.directory]
-        if self._policy.revocation.mode == "file" and self._policy.revocation.path is not None:
-            paths.append(self._policy.revocation.path)
+        paths = [self.policy.path, self._keysets.base, self.leases.directory]
+        if self.policy.revocation.mode == "file" and self.policy.revocation.path is not None:
+            paths.append(self.policy.revocation.path)
         return tuple(paths)
 
     def _look(self) -> tuple[Signature, ...]:
@@ -239,10 +243,10 @@ class Guard:
 
     def _read(self, now: int) -> Evidence:
         self._keysets.read(now)
-        bundle = self._policy.revocation.path if self._policy.revocation.mode == "file" else None
+        bundle = self.policy.revocation.path if self.policy.revocation.mode == "file" else None
         seen = Evidence(
             now=now,
-            license=read_at_most(self._policy.path, MAX_BYTES),
+            license=read_at_most(self.policy.path, MAX_BYTES),
             trust=self._keysets.trust,
             keyset_readable=self._keysets.readable,
             keyset_error=self._keysets.error,
@@ -299,7 +303,7 @@ def lease_directory(policy: LicenseConfig) -> Path:
 def _signature(path: Path) -> Signature:
     """Return what changes when the file does."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size

@@ -24,6 +24,8 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 from aiohttp import web
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
 
 from licensing.names import ROUTER_CODES
 from router.clock import dated, instant
@@ -128,9 +130,6 @@ def _basic(header: str | None) -> tuple[str, str] | None:
 
 
 def _verify(encoded: str, password: str) -> bool:
-    from argon2 import PasswordHasher
-    from argon2.exceptions import InvalidHashError, VerificationError
-
     try:
         return PasswordHasher().verify(encoded, password)
     except (VerificationError, InvalidHashError):
@@ -196,7 +195,7 @@ class Surfaces:
         app.router.add_get("/metrics", self.metrics)
         return app
 
-    async def _client(self, app: web.Application) -> AsyncIterator[None]:
+    async def _client(self, _app: web.Application) -> AsyncIterator[None]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
         async with aiohttp.ClientSession(
             timeout=timeout,
@@ -237,11 +236,11 @@ class Surfaces:
 
     # Health
 
-    async def healthz(self, request: web.Request) -> web.Response:
+    async def healthz(self, _request: web.Request) -> web.Response:
         """Say that the process is up."""
         return web.json_response({"status": "ok"})
 
-    async def readyz(self, request: web.Request) -> web.Response:
+    async def readyz(self, _request: web.Request) -> web.Response:
         """Say whether the license permits serving; of the license, the code alone."""
         decision = self._guard.decision
         if decision.serving:

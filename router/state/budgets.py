@@ -206,7 +206,9 @@ class Budgets(Fact, frozen=True, kw_only=True):
 
         The same terms again change nothing.
         """
-        return self._with_window(terms)._with_budget(terms.budget)
+        return msgspec.structs.replace(
+            self, windows=self._windows_under(terms), tallies=self._tallies_under(terms.budget)
+        )
 
     def reserve(self, reservation_id: str, terms: Terms, tokens: int, at: int) -> "Budgets":
         """Promise tokens to a request.
@@ -247,9 +249,8 @@ class Budgets(Fact, frozen=True, kw_only=True):
         Raises:
             KeyError: its budget is not known.
         """
-        return self._changed(reservation, reserved=reservation.tokens)._with_reservation(
-            reservation_id, reservation
-        )
+        held = {**self.reservations, reservation_id: reservation}
+        return self._changed(reservation, held, reserved=reservation.tokens)
 
     def settle(self, reservation_id: str, tokens: int | None, at: int) -> "Budgets":
         """Count what a request really used; None counts the reservation.
@@ -263,8 +264,13 @@ class Budgets(Fact, frozen=True, kw_only=True):
         _require_count(used, "tokens")
         _require_count(at, "seconds")
         return self._changed(
-            reservation, reserved=-reservation.tokens, used=used, requests=1, at=at
-        )._with_reservation(reservation_id, None)
+            reservation,
+            self._without(reservation_id),
+            reserved=-reservation.tokens,
+            used=used,
+            requests=1,
+            at=at,
+        )
 
     def release(self, reservation_id: str) -> "Budgets":
         """Give back a reservation whose request never reached the upstream.
@@ -273,9 +279,8 @@ class Budgets(Fact, frozen=True, kw_only=True):
             KeyError: no such reservation is open.
         """
         reservation = self.reservations[reservation_id]
-        return self._changed(reservation, reserved=-reservation.tokens)._with_reservation(
-            reservation_id, None
-        )
+        rest = self._without(reservation_id)
+        return self._changed(reservation, rest, reserved=-reservation.tokens)
 
     def spend_open(self, at: int) -> "Budgets":
         """Count every open reservation as spent: nobody is left who knows better."""
@@ -284,24 +289,20 @@ class Budgets(Fact, frozen=True, kw_only=True):
             spent = spent.settle(reservation_id, None, max(at, reservation.at))
         return spent
 
-    def _with_reservation(self, reservation_id: str, reservation: Reservation | None) -> "Budgets":
-        reservations = dict(self.reservations)
-        if reservation is None:
-            del reservations[reservation_id]
-        else:
-            reservations[reservation_id] = reservation
-        return msgspec.structs.replace(self, reservations=reservations)
+    def _without(self, reservation_id: str) -> dict[str, Reservation]:
+        return {name: each for name, each in self.reservations.items() if name != reservation_id}
 
     def _changed(
         self,
         reservation: Reservation,
+        reservations: dict[str, Reservation],
         *,
         reserved: int,
         used: int = 0,
         requests: int = 0,
         at: int = 0,
     ) -> "Budgets":
-        """Change the counters a reservation belongs to."""
+        """Change the counters a reservation belongs to; `reservations` are open from now on."""
         tallies, windows = self.tallies, self.windows
         if reservation.budget_id is not None:
             tally = tallies[reservation.budget_id]
@@ -317,11 +318,13 @@ class Budgets(Fact, frozen=True, kw_only=True):
             window = msgspec.structs.replace(window, reserved=window.reserved + reserved)
             window = window.add(used, at) if used else window
             windows = {**windows, reservation.deployment_id: window}
-        return msgspec.structs.replace(self, tallies=tallies, windows=windows)
+        return msgspec.structs.replace(
+            self, tallies=tallies, windows=windows, reservations=reservations
+        )
 
-    def _with_window(self, terms: Terms) -> "Budgets":
+    def _windows_under(self, terms: Terms) -> dict[str, Window]:
         if terms.window_s is None:
-            return self
+            return self.windows
         window = self.windows.get(terms.deployment_id)
         if window is None:
             reserved = sum(
@@ -330,12 +333,11 @@ class Budgets(Fact, frozen=True, kw_only=True):
                 if each.deployment_id == terms.deployment_id
             )
             window = Window(window_s=terms.window_s, reserved=reserved)
-        window = window.resized(terms.window_s)
-        return msgspec.structs.replace(self, windows={**self.windows, terms.deployment_id: window})
+        return {**self.windows, terms.deployment_id: window.resized(terms.window_s)}
 
-    def _with_budget(self, budget: Budget | None) -> "Budgets":
+    def _tallies_under(self, budget: Budget | None) -> dict[str, Tally]:
         if budget is None:
-            return self
+            return self.tallies
         known = self.tallies.get(budget.budget_id, Tally(limit=budget.tokens_total))
         tallies = dict(self.tallies)
         tally = msgspec.structs.replace(known, limit=budget.tokens_total, saw_serving=True)
@@ -351,7 +353,7 @@ class Budgets(Fact, frozen=True, kw_only=True):
             tally, carry_counts=named is not None and named == budget.carry_over_from
         )
         tallies[budget.budget_id] = tally
-        return msgspec.structs.replace(self, tallies=tallies)
+        return tallies
 
 
 def _may_give(source: Tally) -> bool:

@@ -40,7 +40,7 @@ import secrets
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -154,10 +154,10 @@ class State(Fact, frozen=True, kw_only=True):
 
     def license_verified(self, license_: License) -> "State":
         """A license was fully verified; one of higher revision than served resets `wall_floor`."""
-        state = self.document_seen(license_.issued_at)
+        doc_floor, wall_floor = max(self.time.doc_floor, license_.issued_at), self.time.wall_floor
         if license_.revision > self.revisions.get(license_.deployment_id, 0):
-            state = state._at_time(wall_floor=license_.issued_at)
-        return state
+            wall_floor = license_.issued_at
+        return self._at_time(doc_floor=doc_floor, wall_floor=wall_floor)
 
     def license_valid(self, data: bytes, at: int) -> "State":
         """A license file was found valid: it is kept, and grace is over."""
@@ -316,13 +316,13 @@ class StateFile:
         """Return the numbers of the segments that are there, ascending."""
         prefix = self.path.name + ".journal-"
         rests = [
-            name.removeprefix(prefix)
-            for name in os.listdir(self.path.parent)
-            if name.startswith(prefix)
+            each.name.removeprefix(prefix)
+            for each in self.path.parent.iterdir()
+            if each.name.startswith(prefix)
         ]
         return sorted(int(rest) for rest in rests if rest.isascii() and rest.isdigit())
 
-    def __enter__(self) -> "StateFile":
+    def __enter__(self) -> Self:
         """Return itself; `open` is called by whoever knows whether to migrate."""
         return self
 
@@ -399,7 +399,7 @@ class StateFile:
         return state
 
     def _keep_key(self) -> None:
-        os.replace(self._new_key_path, self._key_path)
+        self._new_key_path.replace(self._key_path)
         sync_directory(self.path.parent)
 
     def _refuse_migration(self, *, migrate: bool) -> None:

@@ -88,7 +88,6 @@ class World(RuleBasedStateMachine):
             log=self.said.append,
         )
         self.renewal = Renewal(
-            self.config.server.license,
             self.guard,
             clock=self.ticks,
             log=self.said.append,

@@ -25,7 +25,7 @@ from router.commands.cli import main
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.lease.identity import KEY_FILE
 from router.lease.store import LOCK_FILE, STATE_FILE, LeaseStore
-from router.network.agent import enroll, renew
+from router.network.agent import Enrollment, enroll, renew
 from router.network.fetch import MAX_ANSWER_BYTES, Answer, HttpFetch, require_answer
 from tests.factories.instances import make_code
 from tests.fakes import START, FakeClock, MemorySigner
@@ -438,14 +438,14 @@ def test_where_requests_may_go(origin: str) -> None:
 
 def test_a_code_that_is_none_is_never_sent(site: Site) -> None:
     with site.store.locked(create=True) as store, pytest.raises(UsageError, match="code"):
-        enroll(store, site.grounds(), "too short", HttpFetch(site.network.url))
+        enroll(store, site.grounds(), Enrollment("too short"), HttpFetch(site.network.url))
     assert site.network.seen == []
     assert site.enroll().seq == 1
 
 
 def test_a_refused_code_is_followed_by_a_good_one(site: Site) -> None:
     with site.store.locked(create=True) as store, pytest.raises(Refused) as raised:
-        enroll(store, site.grounds(), "A" * 32, HttpFetch(site.network.url))
+        enroll(store, site.grounds(), Enrollment("A" * 32), HttpFetch(site.network.url))
     assert raised.value.code == "enrollment-refused"
     assert site.enroll().seq == 1
 

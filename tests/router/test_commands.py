@@ -1,10 +1,13 @@
 """`router-license` on real files: every exit code, what it prints, and what it never prints."""
 
+import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +20,7 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.license import Binding, License, RevocationTerms
 from licensing.names import CODES, ROUTER_CODES, next_step
-from router.commands.cli import main
+from router.commands.cli import _parser, main
 from router.commands.options import KEYSET_VARIABLE
 from tests.router.papers import (
     AT,
@@ -597,3 +600,21 @@ def test_a_file_may_be_named_by_a_pipe(desk: Desk, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(desk.vendor.license())))
     ended = desk.run("verify", "-", "--keyset", keyset, "--as-of", str(AT), "--json")
     assert ended.facts["result"] == "valid"
+
+
+def leaves(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    """Yield the commands that do something."""
+    groups = [each for each in parser._actions if isinstance(each, _SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        for each in group.choices.values():
+            yield from leaves(each)
+
+
+def test_every_command_runs_a_function_that_is_there() -> None:
+    found = list(leaves(_parser()))
+    assert len(found) > 12
+    for each in found:
+        module = importlib.import_module(f"router.commands.{each.get_default('module')}")
+        assert callable(getattr(module, each.get_default("function"))), each.prog

@@ -40,7 +40,6 @@ class Router:
         keyset = self.directory / "keyset.json"
         self.guard = Guard(config, keyset, clock=self.ticks, log=lambda _: None)
         self.renewal = Renewal(
-            config.server.license,
             self.guard,
             clock=self.ticks,
             log=lambda _: None,
@@ -69,7 +68,6 @@ def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_p
         config = parse_config(CONFIG, tmp_path)
         guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=said.append)
         renewal = Renewal(
-            config.server.license,
             guard,
             clock=ticks,
             log=said.append,
