@@ -89,7 +89,7 @@ class Person:
         self.page.get_by_label("Password", exact=True).fill(PASSWORD)
         self.page.get_by_label("I accept the terms of use").check()
         self.press("Sign up")
-        self.see("Look into your mail")
+        self.see("Check your e-mail")
         self.site.open_mail(self.page, email, "Confirm")
         text = self.page.locator("pre").inner_text()
         if by_code:
@@ -278,13 +278,13 @@ def test_a_pilot_from_the_queue_to_serving(chromium: Browser, site: Site, tmp_pa
         ann.sign_in(approver)
         ann.see("Enter your code")
         ann.fill("Code", site.code_of(approver))
-        ann.press("Go on")
+        ann.press("Continue")
         ann.see("Requests")
         ann.page.get_by_label("Kind").select_option("pilot")
         ann.page.wait_for_url("**kind=pilot**")
         ann.follow(company)
         ann.press("Take it")
-        expect(ann.page.get_by_text("looks at it")).to_be_visible()
+        expect(ann.page.get_by_text("is reviewing this")).to_be_visible()
         expect(ann.page.get_by_text(reference)).to_be_visible()
 
         ann.open("/staff/requests")
@@ -295,7 +295,7 @@ def test_a_pilot_from_the_queue_to_serving(chromium: Browser, site: Site, tmp_pa
         ann.fill("Length in days", "14")
         ann.fill("Instances", "5")
         ann.fill("Words to the customer", "Two weeks suit the volume you named.")
-        ann.press("See what this does")
+        ann.press("Preview")
         expect(ann.page.locator("dl", has_text="Length")).to_contain_text("30 days")
         ann.press("Approve")
         expect(ann.page.get_by_text("Approved. The customer was mailed")).to_be_visible()
@@ -335,7 +335,7 @@ def test_a_router_without_a_network(chromium: Browser, site: Site, tmp_path: Pat
 
         jo.open("/account/deployments")
         jo.page.locator("main a[href^='/account/deployments/dep_']").first.click()
-        jo.press("Make an enrollment code")
+        jo.press("Create an enrollment code")
         code = tmp_path / "code.txt"
         code.write_text(jo.page.locator("[data-copy-source]").first.inner_text())
 
@@ -370,7 +370,7 @@ def ask_for_pilot(customer: Person) -> None:
     customer.press("Check your answers")
     customer.see("Check your answers")
     customer.press("Send the request")
-    customer.see("Your request is with us")
+    customer.see("We have your request")
 
 
 class Keyboard:
@@ -417,7 +417,7 @@ def test_an_evaluation_by_keyboard_alone(chromium: Browser, site: Site) -> None:
         keys.write("Password", PASSWORD)
         keys.check("I accept the terms of use")
         keys.enter("button", "Sign up")
-        jo.see("Look into your mail")
+        jo.see("Check your e-mail")
         site.open_mail(jo.page, email, "Confirm")
         code = re.search(r"^\s*(\d{8})\s*$", jo.page.locator("pre").inner_text(), re.MULTILINE)
         assert code is not None

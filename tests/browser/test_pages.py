@@ -93,7 +93,7 @@ class Walk:
         sign_in(page, email)
         if code is not None:
             page.get_by_label("Code").fill(code)
-            press(page, "Go on")
+            press(page, "Continue")
         page.get_by_role("button", name="Sign out").wait_for()
 
 
@@ -182,13 +182,13 @@ def sign_up(page: Page, email: str) -> None:
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("I accept the terms of use").check()
     press(page, "Sign up")
-    see(page, "Look into your mail")
+    see(page, "Check your e-mail")
 
 
 def forget(page: Page, email: str) -> None:
     page.get_by_label("E-mail address").fill(email)
     press(page, "Send the link")
-    see(page, "Look into your mail")
+    see(page, "Check your e-mail")
 
 
 @pytest.mark.xdist_group("site-pages")
@@ -246,7 +246,7 @@ def test_pages_of_a_busy_account(chromium: Browser, site: Site) -> None:
         walk.open(
             scene.pages["deployment-leased"],
             "enrollment-code",
-            prepare=lambda page: press(page, "Make an enrollment code"),
+            prepare=lambda page: press(page, "Create an enrollment code"),
         )
         walk.open("/account/requests/new/pilot", "request-check", prepare=ask_for_pilot)
         walk.open("/account/requests/new/pilot", "413", 413, say_too_much)
@@ -328,15 +328,15 @@ def sign_in(page: Page, email: str) -> None:
 
 def grant_nothing(page: Page) -> None:
     page.get_by_label("Length in days").fill("")
-    press(page, "See what this does")
+    press(page, "Preview")
 
 
 def grant_less(page: Page) -> None:
     page.get_by_label("Length in days").fill("14")
     page.get_by_label("Usage reporting").uncheck()
     page.get_by_label("Words to the customer").fill("Two weeks suit the volume you named.")
-    press(page, "See what this does")
+    press(page, "Preview")
 
 
 def want_recovery_codes(page: Page) -> None:
-    press(page, "Make new recovery codes")
+    press(page, "Get new recovery codes")

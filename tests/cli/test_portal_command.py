@@ -139,7 +139,7 @@ def test_init_for_development_makes_every_secret_where_it_can(
 ) -> None:
     named = {"PORTAL_SESSION_KEY_FILE": str(tmp_path / "vault" / "session-key")}
     message = nobody.refused(2, "bad-setting", "init", "--dev", **named)
-    assert message.startswith(f"PORTAL_SESSION_KEY_FILE: cannot make {tmp_path / 'vault'}")
+    assert message.startswith(f"PORTAL_SESSION_KEY_FILE: cannot create {tmp_path / 'vault'}")
     (tmp_path / "vault").mkdir()
     assert named["PORTAL_SESSION_KEY_FILE"] in nobody.ask("init", "--dev", **named)["made"]
 

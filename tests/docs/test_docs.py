@@ -170,13 +170,13 @@ def test_every_refusal_of_the_portal_can_be_explained() -> None:
         assert f"### {code}\n" in page or f"| `{code}` |" in page, code
 
 
-def test_every_section_says_what_it_means_how_to_see_and_mend_it() -> None:
+def test_every_section_says_what_it_means_how_to_see_and_fix_it() -> None:
     text = (DOCS / "router" / "errors.md").read_text()
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         if section.startswith("Codes of the command itself"):
             continue
-        said = re.findall(r"^- \*\*(Means|See it|Mend it)", section, re.MULTILINE)
-        assert said == ["Means", "See it", "Mend it"], section.splitlines()[0]
+        said = re.findall(r"^- \*\*(Means|See it|Fix it)", section, re.MULTILINE)
+        assert said == ["Means", "See it", "Fix it"], section.splitlines()[0]
 
 
 def test_the_sections_of_verify_name_its_exit_and_router_codes() -> None:
@@ -255,6 +255,37 @@ def test_a_page_has_one_title_and_even_fences(path: Path) -> None:
     text = path.read_text()
     assert [level for level, _ in headings(text)].count(1) == 1
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0
+
+
+# Where changes go
+
+
+def test_every_file_a_change_touches_exists() -> None:
+    page = (DOCS / "contributing" / "where-changes-go.md").read_text()
+    assert [title for level, title in headings(page) if level == 2] == [
+        "A new SKU",
+        "A new limit",
+        "A new page",
+        "A new refusal code",
+        "A new job",
+    ]
+    rooms = "docs|devtools|licensing|portal|router|templates|tests"
+    named = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", page))
+    assert len(named) > 40
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_every_name_a_change_touches_is_in_its_file() -> None:
+    page = (DOCS / "contributing" / "where-changes-go.md").read_text()
+    checked = 0
+    for row in re.findall(r"^\| (`.+) \|$", page, re.MULTILINE):
+        files, what, _ = row.split(" | ")
+        paths = [ROOT / name for name in re.findall(r"`([^`]+)`", files)]
+        text = "".join(path.read_text() for path in paths if path.suffix == ".py")
+        for name in re.findall(r"`([A-Za-z_]+)`", what) if text else ():
+            assert re.search(rf"\b{name}\b", text), (name, files)
+            checked += 1
+    assert checked > 10
 
 
 # Commands

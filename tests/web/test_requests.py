@@ -176,7 +176,7 @@ def test_free_mail_waits_for_staff_and_a_company_does_not(
         assert page.path.startswith("/account/licenses/")
         return
     assert page.path.startswith("/account/requests/")
-    assert "You have an answer by" in page.text
+    assert "You will have an answer by" in page.text
     assert requests_made(transactions)[0].policy["reasons"][0].endswith(f"{reason}.")
     assert any("evaluation" in mail.subject.lower() for mail in office.mails("ann@vendor.test"))
     assert office.mails(email)[-1].subject
@@ -256,8 +256,8 @@ def test_a_pilot_goes_to_staff_and_back(
     assert done.path == f"/staff/requests/{request_id}"
     mail = office.mails("jo@newco.example")[-1]
     assert "Two weeks, then we talk." in mail.text
-    assert "Days: asked 30 days, granted 14 days" in mail.text
-    assert re.search(r"until \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
+    assert "Days: requested 30 days, granted 14 days" in mail.text
+    assert re.search(r"Start it by \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
     page = customer.get(f"/account/requests/{request_id}")
     assert "14 days" in page.text
     assert "30 days" in page.text
