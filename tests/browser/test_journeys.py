@@ -132,7 +132,7 @@ def test_an_evaluation_from_sign_up_to_verified(
         jo.press("Check your answers")
         jo.see("Check your answers")
         expect(jo.page.locator("dl", has_text="Bound to")).to_contain_text(FINGERPRINT)
-        with site.worker_stopped():
+        with site.without_worker():
             jo.press("Send the request")
             jo.see("Your license is being signed")
         jo.see("eval-72h for Stockholm")

@@ -251,7 +251,7 @@ def test_pages_of_a_busy_account(chromium: Browser, site: Site) -> None:
         walk.open("/account/requests/new/pilot", "request-check", prepare=ask_for_pilot)
         walk.open("/account/requests/new/pilot", "413", 413, say_too_much)
         walk.open(scene.pages["request-open"], "409", 409, withdraw_twice)
-        with site.worker_stopped():
+        with site.without_worker():
             walk.open(
                 scene.pages["request-granted"],
                 "license-issuing",
