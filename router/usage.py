@@ -25,6 +25,7 @@ Outcome = Literal[
     "router-failed",
 ]
 
+
 @dataclass
 class Row:
     """What becomes known of a request while it is served."""
