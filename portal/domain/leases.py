@@ -125,13 +125,8 @@ class Known:
     keyid: str
     public_key: bytes
     """32 raw bytes."""
-    retired_at: datetime | None
     has_others: bool
     """Whether the deployment has other instances."""
-    answered_lease_id: str | None
-    """The lease this request id was answered with before."""
-    answer: bytes | None
-    """That lease's envelope; None when it is no longer kept."""
     license_id: str | None
     """The named license; None when there is no such license."""
     license_deployment_id: str | None
@@ -142,10 +137,15 @@ class Known:
     """When the named license's overlap with its successor ends."""
     superseded_by: str | None
     revoked_at: datetime | None
-    is_held: bool
     latest_bundle: int | None
     latest_keyset: int | None
     keyset_sha256: str | None
+    is_held: bool = False
+    retired_at: datetime | None = None
+    answered_lease_id: str | None = None
+    """The lease this request id was answered with before."""
+    answer: bytes | None = None
+    """That lease's envelope; None when it is no longer kept."""
 
 
 @dataclass(frozen=True)

@@ -236,10 +236,7 @@ def _facts(
         deployment_id=deployment.id,
         keyid=verified.keyid,
         public_key=base64.b64decode(verified.document.public_key),
-        retired_at=None,
         has_others=bool(others),
-        answered_lease_id=None,
-        answer=None,
         license_id=license_.id,
         license_deployment_id=license_.deployment_id,
         license_payload=license_.payload,
@@ -248,7 +245,6 @@ def _facts(
         superseded_at=license_.superseded_at,
         superseded_by=license_.superseded_by,
         revoked_at=license_.revoked_at,
-        is_held=False,  # `_require_enrollable` refuses a held license
         latest_bundle=None if bundle is None else bundle.version,
         latest_keyset=None if keyset is None else keyset.version,
         keyset_sha256=None if keyset is None else keyset.payload_sha256,

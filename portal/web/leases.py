@@ -52,10 +52,8 @@ def instance_actor(sent: RequestBody) -> Actor:
 
 
 def answer(content: bytes, status: int = 200) -> Response:
-    """Answer with a document that nobody may keep."""
-    response = Response(content, status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    """Answer with a JSON document."""
+    return Response(content, status, content_type="application/json")
 
 
 @blueprint.post("/enrollments")
@@ -94,6 +92,4 @@ def releases() -> Response:
     sent = body()
     with portal().transactions.writing(instance_actor(sent)) as context:
         release_lease(context, sent.request)
-    response = Response(status=204)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return Response(status=204)

@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 
 import pytest
-from flask import Flask
 
 from licensing.license import License as LicensePayload
 from portal.db.entitlements import Entitlement
@@ -16,7 +15,7 @@ from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker, sign_in
-from tests.web.visitor import Page, Visitor
+from tests.web.visitor import Page, Served, Visitor
 
 COMMAND = Actor("command")
 NEW = "/account/requests/new/evaluation"
@@ -165,7 +164,7 @@ def test_a_features_or_deployments_name_out_of_nowhere_is_refused(
     [("kim@gmail.com", "free mailboxes"), ("kim@acme.co.uk", None)],
 )
 def test_free_mail_waits_for_staff_and_a_company_does_not(
-    app: Flask, transactions: Transactions, office: Office, email: str, reason: str | None
+    app: Served, transactions: Transactions, office: Office, email: str, reason: str | None
 ) -> None:
     make_staff(transactions)
     make_customer(transactions, email, "Kim")
@@ -186,7 +185,7 @@ def test_free_mail_waits_for_staff_and_a_company_does_not(
 
 @pytest.mark.asvs("2.3.2")
 def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
-    app: Flask, customer: Visitor, transactions: Transactions, clock: FakeClock
+    app: Served, customer: Visitor, transactions: Transactions, clock: FakeClock
 ) -> None:
     assert ask(customer).path.startswith("/account/licenses/")
     page = ask(customer, deployment="new", deployment_name="Paris")
@@ -391,7 +390,7 @@ def test_five_open_requests_are_enough(customer: Visitor, transactions: Transact
     assert page.form().fields["goals"] == ["Half the cost."]
 
 
-def test_the_deployment_a_customer_has_is_offered(app: Flask, transactions: Transactions) -> None:
+def test_the_deployment_a_customer_has_is_offered(app: Served, transactions: Transactions) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account, "Frankfurt")
     visitor = Visitor(app.test_client())

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
@@ -30,7 +29,7 @@ from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
 from tests.web.conftest import StaffMaker
 from tests.web.test_access import rules_of
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 FEW, MANY = 1, 50
 OWNER, STAFF = "jo@newco.example", "ann@vendor.test"
@@ -150,11 +149,11 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 def counts(
-    app: Flask, database: Database, house: House, clients: dict[str, FlaskClient]
+    app: Served, database: Database, house: House, clients: dict[str, FlaskClient]
 ) -> dict[str, int]:
     """Open every page people sign in for, twice; return how many statements the second one took."""
     counted = {}
-    urls = app.url_map.bind("localhost")
+    urls = app.pages.url_map.bind("localhost")
     pages = [
         (
             rule.rule,
@@ -173,7 +172,7 @@ def counts(
 
 
 def test_no_page_asks_once_a_row(
-    app: Flask,
+    app: Served,
     database: Database,
     transactions: Transactions,
     customer: Visitor,
