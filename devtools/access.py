@@ -1,4 +1,4 @@
-"""Write docs/contributing/access.md: who may use which route, from the URL map and the roles."""
+"""Writes docs/contributing/access.md: who may use which route, from the URL map and the roles."""
 
 import secrets
 import sys
@@ -26,7 +26,7 @@ Every view states its rule (`portal/web/access.py`); a view without one answers 
 
 
 def access_matrix(app: Flask) -> str:
-    """Return the page: one row for each route, with the roles that get in."""
+    """Return the page: one row for each route, with the roles that may use it."""
     lines = [INTRODUCTION, "| route | methods | who |", "|---|---|---|"]
     for rule in sorted(app.url_map.iter_rules(), key=lambda each: each.rule):
         with app.app_context():
@@ -39,7 +39,7 @@ def access_matrix(app: Flask) -> str:
 
 
 def who(access: Rule) -> str:
-    """Say who gets in by a rule."""
+    """Return in words who may use a route with this rule."""
     fresh = ", re-authenticated within 15 minutes" if access.fresh else ""
     if access.kind in ("account", "staff"):
         roles = ACCOUNT_ROLES if access.kind == "account" else STAFF_ROLES
@@ -47,8 +47,8 @@ def who(access: Rule) -> str:
         return f"{access.kind}: {', '.join(named)}{fresh}"
     words = {
         "public": "everybody",
-        "machine": "programs, by what they signed",
-        "pending": "signed in, second factor may be owed",
+        "machine": "programs, by their signatures",
+        "pending": "anybody signed in, even before the second factor",
         "signed-in": "anybody signed in",
     }
     return words[access.kind] + fresh
@@ -58,7 +58,7 @@ def main() -> int:
     """Write the page."""
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings({"PORTAL_DATA_DIR": directory})
-        # Only the URL map is read: no request is answered.
+        # Only the URL map is read; no request is answered.
         transactions = Transactions(
             Database(make_engine("sqlite://")),
             cast(Ports, _OnlyClock()),

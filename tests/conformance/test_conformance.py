@@ -104,7 +104,7 @@ def test_an_implementation_that_is_wrong_fails_the_right_vectors(name: str) -> N
     ("program", "said"),
     [
         ("import sys; sys.exit(3)", "ended"),
-        ("print('hello', flush=True); input()", "answered no JSON"),
+        ("print('hello', flush=True); input()", "its answer is not JSON"),
         ("print('{}', flush=True); input()", "answered another request"),
         ("input(); input()", "did not answer within 0.5 s"),
     ],
