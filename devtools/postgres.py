@@ -1,7 +1,7 @@
 """A throwaway PostgreSQL server on this machine, for tests and the bench.
 
-It listens on a Unix socket in its own directory only. As root, which PostgreSQL refuses to run as,
-it runs as the user `postgres` (or `nobody`).
+It listens only on a Unix socket in its own directory. PostgreSQL refuses to run as root; then it
+runs as the user `postgres` (or `nobody`).
 """
 
 import os
@@ -26,7 +26,7 @@ class Cluster:
     socket_dir: Path
 
     def url(self, database: str = "postgres") -> str:
-        """Return the SQLAlchemy URL of a database of this server."""
+        """Return the SQLAlchemy URL of a database on this server."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.socket_dir}"
 
 
@@ -59,7 +59,7 @@ def cluster(*, durable: bool = False) -> Iterator[Cluster]:
     """Run a server while the block runs.
 
     Args:
-        durable: whether commits reach the disk; tests do without, the bench must not.
+        durable: whether commits must reach the disk. Tests do not need that; the bench does.
 
     Raises:
         NoPostgres: PostgreSQL is not installed.

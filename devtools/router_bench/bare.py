@@ -1,6 +1,6 @@
-"""The router's surfaces without a guard: every request is let in, nothing is counted.
+"""The router's surfaces without a guard: every request is admitted, and nothing is counted.
 
-`python -m devtools.router_bench.bare CONFIG` prints its port.
+`python -m devtools.router_bench.bare CONFIG` prints its address.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from router.serve.surfaces import Surfaces
 
 
 class Unguarded:
-    """Permits everything, for ever."""
+    """Permits everything, forever."""
 
     journal = None
     state = None

@@ -1,4 +1,4 @@
-"""May an evaluation be granted without staff? The policy, over plain facts.
+"""The policy that decides whether an evaluation is granted without staff, over plain facts.
 
 Source: "evaluate" of the portal's flows.
 """
@@ -18,7 +18,7 @@ WORKING_HOURS_END: Final = 17
 
 @dataclass(frozen=True)
 class Applicant:
-    """What the policy looks at."""
+    """The facts the policy looks at."""
 
     email_confirmed: bool
     domain: str | None
@@ -28,7 +28,7 @@ class Applicant:
     last_of_account: datetime | None
     """When an evaluation was last granted to this account."""
     last_of_domain: datetime | None
-    """When one was last granted to anybody of this registrable domain."""
+    """When one was last granted to anybody in this registrable domain."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Decision:
 
     granted: bool
     reasons: tuple[str, ...]
-    """For staff: what speaks against an automatic grant; empty when it is granted."""
+    """For staff: the reasons against an automatic grant; empty if it is granted."""
 
 
 def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -> Decision:
-    """Grant at once, or leave it to staff."""
+    """Grant an evaluation immediately, or leave the decision to staff."""
     reasons = []
     if not applicant.email_confirmed:
         reasons.append("The address is not confirmed.")
     if applicant.registrable_domain is None:
         reasons.append("The address has no registrable domain.")
     if applicant.is_free_mail:
-        reasons.append(f"{applicant.domain} is a provider of free mailboxes.")
+        reasons.append(f"{applicant.domain} provides free mailboxes.")
     if applicant.is_denied:
         reasons.append(f"{applicant.domain} is on the deny list.")
     for last, whose in (
         (applicant.last_of_account, "This account"),
-        (applicant.last_of_domain, f"Somebody of {applicant.registrable_domain}"),
+        (applicant.last_of_domain, f"Somebody at {applicant.registrable_domain}"),
     ):
         if last is not None and at - last < interval:
             reasons.append(
@@ -64,7 +64,7 @@ def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -
 
 
 def promised_answer(at: datetime, within: timedelta) -> datetime:
-    """Return when a request made now has its answer: within working time, Monday to Friday, UTC."""
+    """Return when a request made at `at` must have its answer: in working hours, UTC."""
     answer = at + within
     if answer.hour >= WORKING_HOURS_END:
         answer += timedelta(days=1)
@@ -79,10 +79,10 @@ def promised_answer(at: datetime, within: timedelta) -> datetime:
 
 
 def check_features(sku: str, features: Sequence[str]) -> list[str]:
-    """Return the features asked for, sorted, with those the SKU always includes.
+    """Return the requested features, sorted, with those the SKU always includes.
 
     Raises:
-        Invalid: none, or one that the SKU does not offer.
+        Invalid: no feature was requested, or one that the SKU does not offer.
     """
     template = CATALOG[sku]
     unknown = sorted(set(features) - set(template.features))
@@ -94,20 +94,20 @@ def check_features(sku: str, features: Sequence[str]) -> list[str]:
 
 
 def check_start(starts_on: date, today: date) -> None:
-    """Require a start that staff can still arrange.
+    """Require a start date that staff can still arrange.
 
     Raises:
-        Invalid: in the past, or more than 180 days ahead.
+        Invalid: the date is in the past, or more than 180 days ahead.
     """
     if starts_on < today:
-        raise Invalid("The start lies in the past.", field="starts_on")
+        raise Invalid("The start date is in the past.", field="starts_on")
     if starts_on > today + timedelta(days=180):
-        raise Invalid("Choose a start within 180 days.", field="starts_on")
+        raise Invalid("Choose a start date within 180 days.", field="starts_on")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One term that staff granted otherwise than asked."""
+    """One term that staff changed."""
 
     term: str
     asked: str
@@ -115,7 +115,7 @@ class Difference:
 
 
 def differences(asked: dict[str, Any], granted: dict[str, Any]) -> list[Difference]:
-    """Say what is other in the grant than in the request; both hold plain JSON values."""
+    """Return how the grant differs from the request; both hold plain JSON values."""
     found = []
     for term in ("mode", "days", "volume_tokens", "max_instances", "features", "fingerprint"):
         if term not in asked:

@@ -171,7 +171,7 @@ def test_a_broken_row_of_the_table_is_seen_in_the_code_that_serves(
     ("program", "said"),
     [
         ("import sys; sys.exit(3)", "ended"),
-        ("print('hello', flush=True); input()", "answered no JSON"),
+        ("print('hello', flush=True); input()", "its answer is not JSON"),
         ("print('{}', flush=True); input()", "answered another request"),
         ("input(); input()", "did not answer within 0.5 s"),
     ],

@@ -27,7 +27,7 @@ def test_only_a_whole_report_without_flaws_is_good() -> None:
     assert judge(WANTED, report())[0] == 0
     status, lines = judge(WANTED, report(FLAW))
     assert status == VULNERABLE
-    assert lines == ["flask 1.0: PYSEC-2026-1, mended in 2.0"]
+    assert lines == ["flask 1.0: PYSEC-2026-1, fixed in 2.0"]
 
 
 @pytest.mark.parametrize(

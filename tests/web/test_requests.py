@@ -196,7 +196,7 @@ def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
     assert ask(eve).path.startswith("/account/requests/")
     reasons = requests_made(transactions)[-1].policy["reasons"]
     said = (
-        f"Somebody of newco.example had an evaluation on {clock.at:%Y-%m-%d}; "
+        f"Somebody at newco.example had an evaluation on {clock.at:%Y-%m-%d}; "
         "the interval is 180 days."
     )
     assert reasons == [said]
