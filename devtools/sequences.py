@@ -158,7 +158,7 @@ def step(now_at: int, expect: tuple[bool, str, str | None], **files: bytes | Non
 
 
 VALID: Final = (True, "valid", None)
-OLD_BUNDLE: Final = (False, "blocked", "license-revocation-check-failed")
+UNUSABLE: Final = (False, "blocked", "license-revocation-check-failed")
 MISSING: Final = (False, "blocked", "license-missing")
 IN_GRACE: Final = (True, "grace", "license-missing")
 
@@ -311,14 +311,14 @@ def decides() -> list[Object]:
             "What a higher version lifted, an older one does not bring back; nor can it be used.",
             [
                 step(AT + 10, VALID, license=PLAIN, bundle=lifted),
-                step(AT + 20, OLD_BUNDLE, license=PLAIN, bundle=full),
+                step(AT + 20, UNUSABLE, license=PLAIN, bundle=full),
             ],
             enforced,
             after={"bundles": {"metrum.ai": {"version": AT + 7}}},
         ),
         sequence(
             "bundle.what-cannot-be-used-may-pass",
-            "Configured so, an older or expired one warns; an entry in effect blocks all the same.",
+            "Configured so, an older, missing or damaged one warns; an entry still blocks.",
             [
                 step(AT + 10, VALID, license=PLAIN, bundle=lifted),
                 step(AT + 20, VALID, license=PLAIN, bundle=empty),
@@ -334,7 +334,7 @@ def decides() -> list[Object]:
             [
                 step(AT + 10, VALID, license=PLAIN, bundle=aging),
                 step(AT + 15 * DAY_S - 1, VALID, license=PLAIN, bundle=aging),
-                step(AT + 15 * DAY_S, OLD_BUNDLE, license=PLAIN, bundle=aging),
+                step(AT + 15 * DAY_S, UNUSABLE, license=PLAIN, bundle=aging),
             ],
             enforced,
         ),
@@ -344,7 +344,7 @@ def decides() -> list[Object]:
             [
                 step(AT + 10, blocked("license-revocation-required"), license=ASKING),
                 step(AT + 20, VALID, license=ASKING, bundle=empty),
-                step(AT + 30, OLD_BUNDLE, license=ASKING),
+                step(AT + 30, UNUSABLE, license=ASKING),
             ],
             loose,
         ),

@@ -287,8 +287,11 @@ class Simulator:
             LICENSE.keyid: (LICENSE, "license"),
             REVOCATION.keyid: (REVOCATION, "revocation"),
             LEASE.keyid: (LEASE, "lease"),
-            self.db.lease_key.keyid: (self.db.lease_key, "lease"),
         }
+        for each in range(2, number + 1):
+            # A lease that is held, or an answer that waits, may be signed by any of them.
+            key = FILLERS[each % len(FILLERS)]
+            used[key.keyid] = (key, "lease")
         keyset = Keyset(
             typ=Keyset.TYP,
             iss=ISSUER,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from licensing.envelope import MAX_KEYSET_BYTES
-from licensing.errors import LicensingError, MalformedEnvelope
+from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid
 from licensing.keys import Keyset
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
 from router.documents.trust import is_release, refuse_test_keys
@@ -49,6 +49,7 @@ class Keysets:
     held: Verified[Keyset] | None = field(default=None, init=False)
     """The highest version that counts; None: none ever did in this process."""
     _seen: tuple[bytes, ...] = field(default=(), init=False)
+    """The files judged the last time; none where a later instant may judge them otherwise."""
 
     @property
     def trust(self) -> KeysetTrust | None:
@@ -74,7 +75,8 @@ class Keysets:
             return
         except LicensingError as error:
             self.log(f"the keyset {self.base}: {error.detail} [{error.code}]")
-            self.readable, self.error, self._seen = True, error, seen
+            self.readable, self.error = True, error
+            self._seen = () if isinstance(error, NotYetValid) else seen
             return
         for version, each in later:
             if version <= held.document.version:
@@ -85,6 +87,8 @@ class Keysets:
                 held = after
             except LicensingError as error:
                 self.log(f"warning: keyset version {version} is passed over: {error.detail}")
+                if isinstance(error, NotYetValid):
+                    seen = ()
         if now >= held.document.expires_at:
             self.log("warning: the keyset has expired; fetch the current one")
         self.readable, self.error, self.held, self._seen = True, None, held, seen

@@ -7,6 +7,7 @@ from pathlib import Path
 from devtools.simulator import Simulator
 from portal.services.keys import published_keyset, unix
 from router.config import parse_config
+from router.documents.keysets import take_update
 from router.lease.store import BUNDLE_FILE, LICENSE_FILE
 from router.network.fetch import Answer, HttpFetch
 from router.network.renewal import Renewal
@@ -152,3 +153,32 @@ def test_a_keyset_older_than_one_in_use_is_mended_by_the_portal(tmp_path: Path) 
         await router.guard.close()
 
     asyncio.run(live())
+
+
+def test_a_lease_outlives_the_keysets_that_follow_it(tmp_path: Path) -> None:
+    """The simulated portal keeps publishing the key a held lease was signed with."""
+    router = Router(tmp_path)
+
+    async def live() -> None:
+        await router.guard.check()
+        await router.renewal.look()
+        router.portal.rotate()
+        router.ticks.pass_by(DAY_S)
+        await router.guard.check()
+        await router.renewal.look()
+        lease = router.guard.leases.load().held()
+        assert lease is not None
+        assert lease.seq == 2
+        for _ in range(4):
+            router.portal.rotate()
+        held, directory = router.guard.keysets.held, router.guard.leases.directory
+        assert held is not None
+        assert take_update(directory, router.portal.keyset, held, router.ticks.time, _no_version)
+        assert (await router.guard.check()).serving
+        await router.guard.close()
+
+    asyncio.run(live())
+
+
+def _no_version(version: int) -> bytes:
+    raise AssertionError(f"version {version} is not needed")
