@@ -1,8 +1,8 @@
-"""The only place of the router that reads clocks.
+"""The only module of the router that reads clocks.
 
-`now` is an instant the portal vouched for plus `CLOCK_BOOTTIME`, which goes on while the machine
-sleeps and which nobody sets, as long as the kernel has not booted since. Without such an instant it
-is the wall clock.
+`now` is an instant the portal vouched for, plus the `CLOCK_BOOTTIME` that has passed since. That
+clock keeps running while the machine sleeps, nobody can set it, and it is good until the next boot.
+Without such an instant, `now` is the wall clock.
 
 Source: "Times" of the lease protocol.
 """
@@ -18,12 +18,12 @@ from router.state.store import Anchor
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 FRESH_S: Final = 60
-"""An answer sets the clock only when it came within this time of the first sending."""
+"""An answer sets the clock only if it arrives this soon after the request was first sent."""
 WALL_TOLERANCE_S: Final = 300
 
 
 class Clock(Protocol):
-    """What tells the time."""
+    """A source of time."""
 
     @property
     def boot_id(self) -> str:
@@ -67,7 +67,7 @@ def present(anchor: Anchor | None, clock: Clock) -> int:
 
 
 def anchor_at(now: int, clock: Clock) -> Anchor:
-    """Tie an instant the portal vouched for to this boot."""
+    """Tie an instant that the portal vouched for to this boot."""
     return Anchor(boot_id=clock.boot_id, boottime=clock.boottime(), now=now)
 
 
@@ -97,5 +97,5 @@ def _read_boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip().replace("-", "")
     except OSError:
-        # Without the kernel's id nothing is known after this process.
+        # Without the kernel's id, an anchor is worth nothing after this process.
         return secrets.token_hex(16)

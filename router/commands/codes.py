@@ -1,7 +1,7 @@
-"""Codes beside the license's own: refusals of the portal, and what a command or renewal met.
+"""`router-license explain`, and the codes that are not the license's own.
 
-Each with its meaning and what to do, for `router-license explain` and readers of `lease.trouble`.
-`docs/router/errors.md` says more of each.
+They are refusals of the portal, and failures of a command or of renewal. Each has its meaning and
+what to do about it; `docs/router/errors.md` says more.
 """
 
 import argparse

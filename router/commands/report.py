@@ -18,7 +18,7 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 
 def printable(text: str) -> str:
-    """Escape what would move a terminal's cursor: the text may be anybody's."""
+    """Escape what would move a terminal's cursor: anybody may have written the text."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -1,8 +1,8 @@
-"""Running the router: configuration, guard and surfaces in one process.
+"""`router-license serve`: configuration, guard, surfaces and renewal in one process.
 
-Invariants: usage rows go to standard output, one JSON object a line; messages go to standard error.
-The process ends when its guard does: nothing is served on a decision nobody keeps current. On
-SIGTERM or SIGINT running requests finish and the journal is folded into the state.
+Invariants: usage rows go to standard output, one JSON object per line; messages go to standard
+error. The process ends when its guard does: nothing is served on a decision that nobody keeps
+current. On SIGTERM or SIGINT, running requests finish and the journal is folded into the state.
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from router.network.renewal import Renewal
 
 FINISH_S: Final = 30.0
-"""How long running requests may take to finish at the end."""
+"""How long running requests may take to finish once the router is stopping."""
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    `wait` is what goes by between two looks at the files.
+    `wait` passes the time between two checks of the files.
 
     Raises:
         RouterError: it cannot start.
@@ -107,9 +107,9 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
 
 
 class Leasing:
-    """Begins to renew when the license works by lease; before that, nothing of it is loaded.
+    """Starts renewing once the license works by lease.
 
-    Offline nothing here can reach a network: what could is not even imported.
+    Until then, and so always offline, nothing that could reach a network is imported.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Leasing:
             self._renewal.wake()
 
     async def run(self) -> None:
-        """Wait for a license that works by lease, then renew; ends by being cancelled."""
+        """Wait for a license that works by lease, then renew until cancelled."""
         await self._guard.works_by_lease.wait()
         from router.network.fetch import HttpFetch  # noqa: PLC0415 -- never loaded offline
         from router.network.renewal import Renewal  # noqa: PLC0415 -- never loaded offline
@@ -147,7 +147,7 @@ class Leasing:
 
 
 async def _until(stopped: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the end; work that fails is the end."""
+    """Wait until stopped, or until one of the works ends or fails."""
     tasks = [asyncio.create_task(work) for work in (stopped.wait(), *works)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,13 +1,13 @@
-"""Which keys the router trusts: the keyset it was given, and what the portal gave after it.
+"""Which keys the router trusts: the keyset it was given, and later versions from the portal.
 
-The base is the keyset a release carries, or the file a source checkout is told to trust. Higher
-versions come from the portal and are kept in the lease directory, one file for each version:
+The base is the keyset built into a release, or the file that a source checkout is told to trust.
+Later versions come from the portal and are kept in the lease directory, one file per version:
 
     keyset-<version>.json
 
-Invariants: each version counts because the one before trusts it: signed by the held *and* by its
-own thresholds of roots, again at each start. A file that does not is passed over, with a warning.
-An expired keyset stops no service. The base that cannot be read now stands as it was read last.
+Invariants: a version counts only if the one before it trusts it: it is signed by the threshold of
+roots of both, which is verified again at each start. A file that fails this is skipped with a
+warning. An expired keyset stops no service. A base that cannot be read now stands as last read.
 
 Source: "Payloads", keyset.v1, of the signed documents.
 """
@@ -27,37 +27,37 @@ from router.files import read_at_most, write_atomically
 
 _NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
 MAX_STEPS: Final = 64
-"""How many versions one update may step through."""
+"""How many versions one update may step through at most."""
 
 Log = Callable[[str], None]
 
 
 @dataclass
 class Keysets:
-    """The trusted keyset as it stands, read again when files change."""
+    """The trusted keyset, read again when its files change."""
 
     base: Path
     directory: Path
-    """Where later versions are kept; need not exist."""
+    """Where later versions are kept; it need not exist."""
     log: Log
     offered: Path | None = None
-    """A later version a release is told to use; its roots must have signed it."""
+    """A later version that a release is told to use; the built-in roots must have signed it."""
     readable: bool = field(default=False, init=False)
-    """Whether the base could be read the last time."""
+    """Whether the base could be read last time."""
     error: LicensingError | None = field(default=None, init=False)
-    """Why the base, which can be read, does not verify."""
+    """Why the base does not verify, if it can be read."""
     held: Verified[Keyset] | None = field(default=None, init=False)
-    """The highest version that counts; None: none ever did in this process."""
+    """The highest version that counts; None if none has in this process."""
     _seen: tuple[bytes, ...] = field(default=(), init=False)
     """The files judged the last time; none where a later instant may judge them otherwise."""
 
     @property
     def trust(self) -> KeysetTrust | None:
-        """What documents are verified with."""
+        """The trust to verify documents with."""
         return None if self.held is None else KeysetTrust(self.held.document)
 
     def read(self, now: int) -> None:
-        """Take up what lies there."""
+        """Read the base and the later versions again."""
         data = read_at_most(self.base, MAX_KEYSET_BYTES)
         if data is None:
             self.readable, self.error = False, None
@@ -120,7 +120,7 @@ def _check(keyset: Keyset) -> None:
 
 
 def keyset_file(version: int) -> str:
-    """Return the name a version is kept under."""
+    """Return the file name of a version."""
     return f"keyset-{version}.json"
 
 
@@ -131,13 +131,13 @@ def take_update(
     at: int,
     fetch_version: Callable[[int], bytes],
 ) -> Verified[Keyset] | None:
-    """Verify a keyset the portal offers and keep it; None where the held one is as high.
+    """Verify a keyset the portal offers and keep it; None if it is no newer than the held one.
 
-    `fetch_version` gives the versions between, which are asked for only where the roots changed.
+    `fetch_version` returns the versions between, which are needed only if the roots changed.
 
     Raises:
-        LicensingError: it is not to be trusted; the held one stands.
-        OSError: it cannot be kept.
+        LicensingError: it cannot be trusted; the held one stands.
+        OSError: it cannot be written.
     """
     offered = verify_keyset(data, at).document.version
     if offered <= held.document.version:

@@ -1,8 +1,8 @@
-"""What a release trusts from the start: the keyset that was put into it when it was built.
+"""What a release trusts from the start: the keyset that was built into it.
 
-A source checkout has none and trusts the keyset it is told to. A release takes no other root: a
-keyset counts when it is the embedded one, or a later version signed by the embedded roots and by
-its own. Keys that are published for tests count for nothing there.
+A source checkout has none and trusts the keyset it is told to. A release accepts no other roots: a
+keyset counts if it is the embedded one, or a later version signed by the embedded roots and by its
+own. A release refuses the published test keys.
 
 Source: "Configuration" of the router's design; keyset.v1 of the signed documents.
 """
@@ -19,12 +19,12 @@ EMBEDDED: Final = Path(__file__).parent / "keyset.json"
 
 
 def is_release() -> bool:
-    """Say whether this is a release: one carries its keyset inside."""
+    """Return whether this is a release: a release carries a keyset."""
     return EMBEDDED.is_file()
 
 
 def refuse_test_keys(keyset: Keyset) -> None:
-    """Refuse a keyset that lists a published test key, as root or as any other.
+    """Refuse a keyset that lists a published test key, as a root or otherwise.
 
     Raises:
         UntrustedKey: it does.
@@ -35,7 +35,7 @@ def refuse_test_keys(keyset: Keyset) -> None:
 
 
 def accept(embedded: bytes, offered: bytes, at: int) -> Verified[Keyset]:
-    """Verify a keyset a release is told to use.
+    """Verify a keyset that a release is told to use.
 
     Raises:
         LicensingError: it is neither the embedded one nor a successor its roots signed; or it lists

@@ -1,4 +1,4 @@
-"""The instance's own key: made on this host, never leaves it. The router's one private key."""
+"""The instance's own key, the router's only private key: made on this host, never leaves it."""
 
 import stat
 from pathlib import Path
@@ -31,7 +31,7 @@ class Identity:
         self.keyid = key_id(self.public_key)
 
     def sign(self, document: Document) -> Envelope:
-        """Write a document canonically and sign it.
+        """Serialize a document canonically and sign it.
 
         Raises:
             MalformedPayload: a verifier would refuse the document.
@@ -42,7 +42,7 @@ class Identity:
 
 
 def make_identity(directory: Path) -> Identity:
-    """Make a key and store it, mode 0600.
+    """Generate a key and store it with mode 0600.
 
     Raises:
         OSError: the directory cannot be written.
@@ -54,7 +54,7 @@ def make_identity(directory: Path) -> Identity:
 
 
 def load_identity(directory: Path) -> Identity | None:
-    """Load the stored key; None where there is none yet.
+    """Load the stored key; None if there is none yet.
 
     Raises:
         StateError: others can read it, or it is no Ed25519 key.

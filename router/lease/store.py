@@ -41,12 +41,12 @@ LICENSE_FILE: Final = "license.json"
 BUNDLE_FILE: Final = "revocation-bundle.json"
 MAX_BYTES: Final = 256 * 1024
 BACKOFF_S: Final = (60, 3600)
-"""The least and the most that is waited after a failed attempt, unless the portal asks for more."""
+"""Shortest and longest wait after a failed attempt, unless the portal asks for more."""
 MAX_WAIT_S: Final = 86_400
 
 
 class StoreInUse(StateError):
-    """Another process works in the lease directory at the moment."""
+    """Another process is using the lease directory."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class LeaseState:
     """Whether the lease came in a file."""
 
     def is_fresh(self, clock: Clock) -> bool:
-        """Say whether an answer that comes now tells the time: it was asked for just before."""
+        """Return whether an answer arriving now tells the time: it was requested just before."""
         return (
             self.asked_boottime is not None
             and self.asked_boot_id == clock.boot_id
@@ -92,10 +92,10 @@ class LeaseState:
         )
 
     def due_at(self, now: int) -> int | None:
-        """Return when the router means to renew (Unix time); None when it gives its lease up.
+        """Return when the router plans to renew (Unix time); None once it releases its lease.
 
-        A request that waits for its answer, or an answer that did not tell the time, is asked for
-        again after the backoff; what else failed only puts the moment off.
+        A request without an answer, or an answer that did not tell the time, is repeated after the
+        backoff; any other failure only postpones the moment.
         """
         moment = self.renewal_moment()
         if moment is None or self.next_try_at is None:
@@ -105,7 +105,7 @@ class LeaseState:
         return put_off if asks_again else max(moment, put_off)
 
     def put_off_until(self, now: int) -> int | None:
-        """Return before when nothing is tried; a moment no backoff could have set is none."""
+        """Return when attempts may resume; ignores a moment that no backoff could have set."""
         if self.next_try_at is None or self.next_try_at > now + MAX_WAIT_S:
             return None
         return self.next_try_at
@@ -124,9 +124,9 @@ class LeaseState:
         )
 
     def installed(self, envelope: Envelope, at: int, *, fresh: bool, courier: bool) -> "LeaseState":
-        """Return the state with a lease in place and its request settled.
+        """Return the state with a lease installed and its request settled.
 
-        Where the answer does not tell the time, the router asks again soon.
+        If the answer does not tell the time, the router asks again soon.
         """
         failures = 0 if fresh else self.failures + 1
         return replace(
@@ -172,10 +172,10 @@ class LeaseState:
             raise StateError(f"the stored lease is damaged: {error.detail}") from error
 
     def renewal_moment(self) -> int | None:
-        """Return when this instance means to renew (Unix time); None when it gives its lease up.
+        """Return when this instance plans to renew (Unix time); None once it releases its lease.
 
-        An HMAC of the secret and the lease id picks it inside the window, so that restarts do not
-        bunch and every instance has a moment of its own.
+        An HMAC of the secret and the lease id picks a moment inside the window, so that instances
+        spread out and a restart changes nothing.
         """
         lease = self.held()
         if lease is None:
@@ -188,9 +188,9 @@ class LeaseState:
 
 
 def backoff_s(failures: int, retry_after_s: int | None = None) -> int:
-    """Return how long to wait after so many failures, in seconds: exponential, with full jitter.
+    """Return how many seconds to wait after this many failures: exponential, with full jitter.
 
-    The portal's `Retry-After` is a lower bound, itself held between 60 s and 24 h.
+    The portal's `Retry-After` is a lower bound, clamped to 60 s … 24 h.
     """
     least, most = BACKOFF_S
     ceiling = min(most, least << min(failures, 10))
@@ -235,7 +235,7 @@ class LeaseStore:
             os.close(descriptor)
 
     def load(self) -> LeaseState:
-        """Read the state; a fresh one where there is none.
+        """Read the state, or return a fresh one if there is none.
 
         Raises:
             StateError: the file is damaged or of a later version.
@@ -261,7 +261,7 @@ class LeaseStore:
             bytes.fromhex(state.secret)
         except ValueError as error:
             raise damaged from error
-        state.held()  # what is loaded can be read
+        state.held()  # raises if the stored lease is damaged
         return state
 
     def save(self, state: LeaseState) -> None:
@@ -303,7 +303,7 @@ def new_request_id() -> str:
 
 
 def describe(state: LeaseState, at: int) -> dict[str, Any]:
-    """Return what an operator wants to know of a lease directory; nothing secret."""
+    """Return what an operator needs to know about a lease directory; nothing secret."""
     lease = state.held()
     if lease is None:
         return {

@@ -1,4 +1,4 @@
-"""Enrolling, renewing, releasing: what a router does about its lease, one attempt at a time.
+"""Enrolling, renewing and releasing a lease, one attempt at a time.
 
 Source: "The router" of the lease protocol. A lease is installed exactly when it verifies, is this
 instance's own, answers the pending request, is above the held one, and continues it (unless it
@@ -35,21 +35,21 @@ BOOT_ID: Final = secrets.token_hex(16)
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a router stands on: the license it has, the keys it trusts, and the time."""
+    """What a request is based on: the license, the trusted keys, and the time."""
 
     license: Verified[License]
     trust: Trust
     at: int
     bundle_version: int = 0
-    """The highest revocation bundle seen."""
+    """The highest version of a revocation bundle seen."""
     usage: Usage | None = None
-    """What this instance used of its budget."""
+    """How much of its budget this instance used."""
     clock: Clock = field(default_factory=SystemClock)
-    """Measures how long an answer takes."""
+    """Measures how long the answer takes."""
 
     @property
     def origin(self) -> str:
-        """The portal's origin by the license; requests are made out to it."""
+        """The portal's origin, from the license; it is the audience of every request."""
         terms = self.license.document.lease
         if terms is None:
             raise UsageError("the license works offline: it needs no lease")
@@ -57,7 +57,7 @@ class Grounds:
 
 
 def read_grounds(data: bytes, trust: Trust, at: int, fingerprint: str | None) -> Grounds:
-    """Verify the license a lease is asked for.
+    """Verify the license to request a lease for.
 
     Raises:
         LicensingError: it does not verify here and now.
@@ -68,9 +68,9 @@ def read_grounds(data: bytes, trust: Trust, at: int, fingerprint: str | None) ->
 def best_grounds(
     file: bytes, fetched: bytes | None, trust: Trust, at: int, fingerprint: str | None
 ) -> Grounds:
-    """Return the grounds of the license a router uses: the highest revision that verifies.
+    """Return the grounds for the license a router uses: the highest revision that verifies.
 
-    Where none does now, a genuine one that is over, or has not begun, is as good to ask with.
+    If none verifies now, a genuine one that has expired or not begun will do for asking.
 
     Raises:
         LicensingError: the license file is none of them.
@@ -97,9 +97,9 @@ def best_grounds(
 
 
 def usage_of(state: State, license_: Verified[License], lease: Lease | None) -> Usage | None:
-    """Return what this instance used of the budget that counts; None where there is none.
+    """Return what this instance used of its budget; None if there is no budget.
 
-    That is the lease's where it is for this very license, else the license's own.
+    The lease's budget counts if the lease is for this very license, else the license's own.
     """
     budget = license_.document.budget
     if lease is not None and lease.license_sha256 == license_.payload_sha256:
@@ -112,7 +112,7 @@ def usage_of(state: State, license_: Verified[License], lease: Lease | None) -> 
 
 @dataclass(frozen=True)
 class Enrollment:
-    """What a router enrolls with. All but code and label is remembered with the lease."""
+    """What a router enrolls with. All but the code and the label is stored with the lease."""
 
     code: str
     fingerprint: str | None = None
@@ -122,7 +122,7 @@ class Enrollment:
     keyset_path: Path | None = None
 
     def remembered(self, state: LeaseState) -> LeaseState:
-        """Return the state that knows what later commands need."""
+        """Return the state with what later commands need."""
         license_path, keyset_path = (
             None if path is None else str(path.absolute())
             for path in (self.license_path, self.keyset_path)
@@ -157,7 +157,7 @@ def enroll(store: LeaseStore, grounds: Grounds, enrollment: Enrollment, fetch: F
 def enrollment_request(
     store: LeaseStore, state: LeaseState, grounds: Grounds, enrollment: Enrollment
 ) -> tuple[LeaseState, Envelope]:
-    """Sign the pending enrollment request, with the instance's key; makes both where needed.
+    """Sign the pending enrollment request with the instance's key; create either if missing.
 
     Raises:
         UsageError: the code, the label or the fingerprint is not well-formed.
@@ -223,7 +223,7 @@ def _read_enrollment(body: bytes) -> tuple[str, Envelope]:
 
 
 def renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, *, again: bool = False) -> Lease:
-    """Ask for the next lease and install it; `again` takes up a lease that was given up.
+    """Ask for the next lease and install it; `again` takes a released slot again.
 
     Raises:
         StateError, Unreachable, Refused, LicensingError: the held lease stands.
@@ -259,7 +259,7 @@ def _renew(store: LeaseStore, grounds: Grounds, fetch: Fetch, state: LeaseState)
 def renewal_request(
     store: LeaseStore, state: LeaseState, grounds: Grounds
 ) -> tuple[LeaseState, Envelope]:
-    """Sign the pending lease request; makes its id durable first.
+    """Make the pending request's id durable, then sign the request.
 
     Raises:
         StateError: not enrolled, or it cannot be written.
@@ -270,7 +270,7 @@ def renewal_request(
 
 
 def fetch_license(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> bytes:
-    """Ask for the deployment's current license; counts as no renewal and touches no chain.
+    """Fetch the deployment's current license; this is no renewal and does not touch the chain.
 
     Raises:
         StateError, Unreachable, Refused: nothing came.
@@ -282,7 +282,7 @@ def fetch_license(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> bytes:
 
 
 def newer_license(data: bytes, grounds: Grounds) -> bool:
-    """Say whether a license the portal gave may be kept: genuine, ours, and no older one.
+    """Return whether a fetched license may be kept: genuine, ours, and not an older revision.
 
     Raises:
         LicensingError: it is not genuine.
@@ -304,11 +304,11 @@ def _enrolled(store: LeaseStore, state: LeaseState) -> tuple[Identity, Lease]:
 
 
 def release(store: LeaseStore, grounds: Grounds, fetch: Fetch) -> Lease:
-    """Give the lease and its slot up. Safe to repeat after a lost answer, and once it is done.
+    """Release the lease and its slot. Safe to repeat, also after a lost answer.
 
-    A renewal that waits for its answer is settled first: the portal may have given a lease that
-    never arrived, and only the newest can be given up. From the moment the release is asked for the
-    router renews no more, so that nothing takes the slot again unasked.
+    A renewal that is still waiting for its answer is settled first: the portal may have issued a
+    lease that never arrived, and only the newest one can be released. Once the release has been
+    requested the router stops renewing, so that nothing takes the slot again by accident.
 
     Raises:
         StateError, Unreachable: nothing is known; repeat it.
@@ -373,7 +373,7 @@ def sign_request(identity: Identity, state: LeaseState, held: Lease, grounds: Gr
 
 
 def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
-    """Send a lease request; bring the held lease along where the portal asks for it."""
+    """Send a lease request; add the held lease if the portal asks for it."""
     try:
         body = require_answer(fetch("/v1/leases", request.to_bytes()), 200)
     except Refused as refusal:
@@ -393,8 +393,8 @@ def accept_lease(
 ) -> Verified[Lease]:
     """Check every rule a lease must keep before it is installed.
 
-    An answer that came just after it was asked for tells the time: a clock that runs behind does
-    not make it one of the future.
+    An answer that arrived right after its request tells the time, so a clock that runs slow does
+    not make it look like one from the future.
 
     Raises:
         LicensingError: it does not verify.

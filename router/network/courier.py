@@ -50,12 +50,12 @@ class NotAnAnswer(RouterError):
 
 @dataclass(frozen=True)
 class CourierAnswer:
-    """What an answer file holds."""
+    """The contents of an answer file."""
 
     lease: Envelope
     instance_id: str | None
     documents: dict[str, bytes]
-    """Of `license`, `revocation_bundle` and `keyset`, those that are there."""
+    """Whichever of `license`, `revocation_bundle` and `keyset` the file has."""
 
 
 def write_request(
@@ -65,7 +65,7 @@ def write_request(
     *,
     with_lease: bool = False,
 ) -> bytes:
-    """Return what to bring to the portal: the pending request, or one that enrolls.
+    """Return the request to carry to the portal: the pending one, or one that enrolls.
 
     Raises:
         UsageError: the router is not enrolled and there is nothing to enroll with.

@@ -1,7 +1,7 @@
-"""The one seam to the network: a POST of a signed request, a GET of a document, what came back.
+"""The only access to the network: POST a signed request, GET a document, return the answer.
 
-Sends over TLS, or in clear to loopback. Follows no redirects. An answer counts only as JSON of the
-expected kind or as a problem document; everything else (a proxy's page, a redirect, a 5xx) is
+Uses TLS, or plain HTTP on loopback. Follows no redirects. Only JSON of the expected kind or a
+problem document counts as an answer; anything else (a proxy's page, a redirect, a 5xx) is
 `Unreachable`.
 """
 
@@ -27,20 +27,20 @@ _PLACE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     content_type: str
     body: bytes
     retry_after: str | None = None
-    """The header, as it came."""
+    """The header, unparsed."""
 
 
 class Fetch(Protocol):
-    """Sends a body to a path of the portal, or gets what is there where there is no body."""
+    """Sends a body to a path of the portal, or fetches the path if there is no body."""
 
     def __call__(self, path: str, body: bytes | None, max_bytes: int = MAX_ANSWER_BYTES) -> Answer:
-        """Send; of a longer answer than `max_bytes`, more than that is returned.
+        """Send; an answer longer than `max_bytes` is cut somewhere above that length.
 
         Raises:
             Unreachable: nothing came back.
@@ -60,7 +60,7 @@ class HttpFetch:
     ca_file: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to send enrollment codes in clear."""
+        """Refuse to send enrollment codes unencrypted."""
         if not _PLACE.fullmatch(self.origin):
             raise UsageError(
                 f"requests go to https://HOST without a path, or to http:// on loopback; "
@@ -119,7 +119,7 @@ class HttpFetch:
 
 
 def require_answer(answer: Answer, wanted: int, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
-    """Return the body of the wanted answer.
+    """Return the body of an answer with the wanted status.
 
     Raises:
         Refused: the portal refused, by a problem document.
@@ -133,9 +133,9 @@ def require_answer(answer: Answer, wanted: int, max_bytes: int = MAX_ANSWER_BYTE
 
 
 def parse_retry_after(text: str | None) -> int | None:
-    """Return how long to wait, 24 hours at most; None where the header does not say.
+    """Return how many seconds to wait, 24 hours at most; None if the header does not say.
 
-    A date would be judged by a clock that may be wrong: only seconds are understood.
+    Only seconds are understood: a date would depend on a clock that may be wrong.
     """
     if text is None or not text.isascii() or not text.isdigit():
         return None
@@ -160,7 +160,7 @@ def _require_answer(answer: Answer, wanted: int, max_bytes: int) -> bytes:
 
 
 def require_done(answer: Answer) -> None:
-    """Accept the answer that has nothing to say: 204.
+    """Accept an empty 204 answer.
 
     Raises:
         Refused, Unreachable: see `require_answer`.

@@ -1,7 +1,7 @@
 """Keeps the lease, the license, the bundle and the keyset current while the router serves.
 
-Only a lease mode router runs this, and only this and the commands reach the portal. What comes in
-is put into the lease directory; the guard sees it there and judges it like any other file.
+Only a router in lease mode runs this, and only this and the commands contact the portal. What
+arrives goes into the lease directory; the guard finds it there and judges it like any other file.
 
 Invariants: nothing here ends service or begins it. One attempt at a time, holding the lease
 directory, so that commands can work between attempts. Failures and the next attempt's moment are
@@ -49,23 +49,23 @@ from router.serve.guard import Guard, pause
 from router.state.store import Anchor
 
 POLL_S: Final = 1.0
-"""How often it is looked whether something is due."""
+"""How often to check whether anything is due."""
 ASK_S: Final = (900, 86_400)
 """The bounds of the interval at which the current license is asked for."""
 KEY_CODES: Final = ("untrusted-key", "keyset-too-old", "rolled-back")
 """What a newer keyset may mend: the one at hand may be below one that was in use here."""
 CLOCK_CODES: Final = ("clock-rollback", "not-yet-valid", "expired")
-"""What the portal's time may mend, as long as it vouched for none since the kernel booted."""
+"""Refusals that the portal's time may resolve, until it has vouched for one since boot."""
 
 
 @dataclass
 class Outcome:
-    """What one attempt brought, also where it failed in the end."""
+    """What one attempt achieved, even if it failed later."""
 
     lease: Lease | None = None
-    """The new lease; None where none was due, or none came."""
+    """The new lease; None if none was due or none arrived."""
     anchor: Anchor | None = None
-    """The time the lease tells, tied to the moment it came; None where it tells none."""
+    """The lease's time, tied to the moment it arrived; None if it cannot be used as a clock."""
 
 
 class Renewal:
@@ -82,10 +82,10 @@ class Renewal:
         keyset: Path | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Take what it works with.
+        """Set up; nothing is sent yet.
 
-        `connect` gives the way to the portal whose origin the license names; `code` enrolls a
-        router that is not enrolled yet; `keyset` is remembered for the commands.
+        `connect` returns the connection to the portal at a given origin. `code` enrolls a router
+        that is not enrolled yet. `keyset` is remembered for later commands.
         """
         self._policy = guard.policy
         self._guard = guard
@@ -106,7 +106,7 @@ class Renewal:
         self._ask_every_s = min(max(interval, ASK_S[0]), ASK_S[1])
 
     def wake(self) -> None:
-        """Ask now, due or not."""
+        """Ask now, whether or not anything is due."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -116,7 +116,7 @@ class Renewal:
             await pause(self._wait(POLL_S), self._asked)
 
     async def look(self) -> None:
-        """Do what is due now: one attempt at most."""
+        """Make at most one attempt at whatever is due."""
         decision, trust = self._guard.decision, self._guard.keysets.trust
         license_ = self._known_license(decision)
         if license_ is None or license_.document.mode != "lease" or trust is None:
@@ -147,7 +147,7 @@ class Renewal:
             await self._guard.vouched(outcome.anchor)
 
     def _known_license(self, decision: Decision) -> Verified[License] | None:
-        """Return the license requests are made for: the last genuine one, in use or not."""
+        """Return the license to send requests for: the last genuine one, in use or not."""
         if decision.license is not None:
             self._license = decision.license
         state, trust = self._guard.state, self._guard.keysets.trust
@@ -171,7 +171,7 @@ class Renewal:
     # On a thread.
 
     def _attempt(self, grounds: Grounds, cause: str | None, asked: bool) -> Outcome:
-        """Do what is due, holding the lease directory; what goes wrong is kept and told.
+        """Do what is due while holding the lease directory; store and log what goes wrong.
 
         Raises:
             StoreInUse: a command holds the directory.
@@ -220,7 +220,7 @@ class Renewal:
         return grounds.at >= due or held.license_sha256 != grounds.license.payload_sha256
 
     def _license_due(self, now: int) -> bool:
-        """Say whether to ask for the current license; a clock that jumped back asks too."""
+        """Return whether to ask for the current license; also true after a clock jumped back."""
         ask_at = self._ask_at
         return ask_at is None or not ask_at - self._ask_every_s <= now < ask_at
 
@@ -289,7 +289,7 @@ class Renewal:
     def _with_keys(
         self, grounds: Grounds, fetch: Fetch, ask: Callable[[Grounds], Lease]
     ) -> tuple[Lease, Grounds]:
-        """Ask; a key that is not known is looked for in a newer keyset, once."""
+        """Ask; if a key is unknown, fetch a newer keyset and ask once more."""
         try:
             return ask(grounds), grounds
         except LicensingError as error:
@@ -307,13 +307,13 @@ class Renewal:
         return lease, grounds
 
     def _note_place(self, store: LeaseStore, state: LeaseState) -> None:
-        """Remember where the state is, for commands that report usage."""
+        """Remember where the state file is, for commands that report usage."""
         place = str(self._policy.state_path.absolute())
         if state.state_path != place:
             store.save(replace(state, state_path=place))
 
     def _fetch_keyset(self, grounds: Grounds, fetch: Fetch) -> Grounds:
-        """Take up the portal's keyset where it is newer and may be trusted."""
+        """Switch to the portal's keyset if it is newer and trusted."""
         held = self._guard.keysets.held
         if held is None:
             return grounds
@@ -338,7 +338,7 @@ class Renewal:
             write_atomically(self._store.directory / BUNDLE_FILE, data)
 
     def _fetch_license(self, store: LeaseStore, grounds: Grounds, fetch: Fetch) -> None:
-        """Keep the deployment's current license where it is not below the one at hand."""
+        """Store the deployment's current license unless its revision is lower than ours."""
         data = fetch_license(store, grounds, fetch)
         path = store.directory / LICENSE_FILE
         if data != read_at_most(path, MAX_BYTES) and newer_license(data, grounds):
@@ -356,7 +356,7 @@ class Renewal:
         self._tell(f"the lease was not renewed: {detail} [{code}]", code)
 
     def _tell(self, message: str, subject: str | None = None) -> None:
-        """Log once what goes on being so."""
+        """Log a condition once, not every time it is still true."""
         if self._told != (subject or message):
             self._told = subject or message
             self._log(f"warning: {message}")
@@ -372,7 +372,7 @@ def _get(fetch: Fetch, path: str, max_bytes: int) -> bytes:
 
 
 def describe_failure(error: Exception) -> tuple[str, str]:
-    """Return the code of what went wrong, and its words."""
+    """Return the code and the message of a failure."""
     if isinstance(error, LicensingError):
         return error.code, error.detail
     if isinstance(error, Refused):

@@ -1,9 +1,9 @@
-"""Keeps the decision current: at startup, in intervals, on SIGHUP and when a watched file changes.
+"""Keeps the decision current: at startup, at intervals, on SIGHUP and when a watched file changes.
 
-Invariants: there is one published `Decision`, replaced whole; reading it takes no lock and no I/O.
-What a decision changes in the state is given to the journal before the decision is published. A
-decision ends to the second by itself (`Decision.at`), however late the next check comes. Time and
-waiting are given.
+Invariants: there is one published `Decision`, replaced as a whole; reading it needs no lock and no
+I/O. What a decision changes in the state goes to the journal before the decision is published. A
+decision ends on time by itself (`Decision.at`), however late the next check is. The clock and the
+waiting are passed in.
 
 Source: "What it decides, when" of the router's design.
 """
@@ -27,7 +27,7 @@ from router.state.journal import Journal, JournalBlocked
 from router.state.store import Anchor, State, StateFile, StateInvalid
 
 POLL_S: Final = 0.5
-"""How often watched files are looked at."""
+"""How often to check the watched files."""
 FLOOR_S: Final = 60
 """How often the largest instant seen while serving is made durable."""
 
@@ -37,7 +37,7 @@ Signature = tuple[int, int, int] | None
 
 
 class Guard:
-    """Judges the license again and again, and holds what came of it."""
+    """Judges the license repeatedly and holds the latest decision."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class Guard:
         self._seats = len(config.callers)
         self._clock = clock
         self.leases = LeaseStore(lease_directory(self.policy))
-        """Where the lease is kept; offline there is none."""
+        """The lease directory; it does not exist offline."""
         self.lease_state: LeaseState | None = None
-        """What lay there at the last check."""
+        """The lease directory's state as of the last check."""
         self._keysets = Keysets(keyset, self.leases.directory, log, offered)
         self._log = log
         self._wait = wait
@@ -76,11 +76,11 @@ class Guard:
 
     @property
     def decision(self) -> Decision:
-        """What holds at this second."""
+        """The decision as it stands this second."""
         return self._decision.at(self.now())
 
     def now(self) -> int:
-        """Return the Unix time: what the portal vouched for and went by since, else the wall's."""
+        """Return `now` as Unix time; `clock.py` says what it is."""
         state = self.state
         return present(None if state is None else state.time.anchor, self._clock)
 
@@ -97,7 +97,7 @@ class Guard:
 
     @property
     def journal(self) -> Journal | None:
-        """What spends tokens; None while the state cannot be trusted."""
+        """The journal that spends tokens; None while the state cannot be trusted."""
         return self._journal
 
     @property
@@ -107,7 +107,7 @@ class Guard:
 
     @property
     def next_check_at(self) -> int:
-        """When the next check comes at the latest (Unix time)."""
+        """When the next check is due at the latest (Unix time)."""
         return self._due_at
 
     def wake(self) -> None:
@@ -115,7 +115,7 @@ class Guard:
         self._woken.set()
 
     async def check(self) -> Decision:
-        """Judge what lies there now, make the state durable and publish the decision.
+        """Judge the files as they are now, make the state durable and publish the decision.
 
         Raises:
             StateError: another process holds the state, or its directory cannot be used.
@@ -149,7 +149,7 @@ class Guard:
         return self._publish(decision)
 
     async def run(self) -> None:
-        """Check whenever there is a reason to; ends by being cancelled."""
+        """Check whenever there is a reason to, until cancelled."""
         while True:
             await pause(self._wait(POLL_S), self._woken)
             now = self.now()
@@ -171,7 +171,7 @@ class Guard:
             await self._raise_floor(now)
 
     async def _raise_floor(self, now: int) -> None:
-        """Make durable that the router served at this instant: time does not stand still."""
+        """Record durably that the router served at this instant."""
         if self._journal is None or not self._decision.at(now).serving:
             return
         try:
@@ -184,7 +184,7 @@ class Guard:
             self._floor_failed = False
 
     async def vouched(self, anchor: Anchor) -> None:
-        """Take an instant the portal vouched for: the clock goes on from it."""
+        """Set the clock to an instant that the portal vouched for."""
         if self._journal is None:
             return
         try:
@@ -194,7 +194,7 @@ class Guard:
         self.wake()
 
     async def close(self) -> None:
-        """Fold the journal and let go of the state."""
+        """Fold the journal and release the state file."""
         if self._journal is not None:
             await self._raise_floor(self.now())
             await self._journal.close()
@@ -217,7 +217,7 @@ class Guard:
         return decision
 
     def _open_state(self) -> bool:
-        """Say whether there is a state to trust; opens it where there was none yet."""
+        """Return whether the state can be trusted; open it first if it is not open yet."""
         if self._journal is not None:
             return True
         try:
@@ -285,7 +285,7 @@ class Guard:
 
 
 async def pause(wait: Awaitable[None], woken: asyncio.Event) -> None:
-    """Wait, or until woken."""
+    """Wait for `wait`, or until woken."""
     tasks = [asyncio.ensure_future(wait), asyncio.ensure_future(woken.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -296,12 +296,12 @@ async def pause(wait: Awaitable[None], woken: asyncio.Event) -> None:
 
 
 def lease_directory(policy: LicenseConfig) -> Path:
-    """Return where the lease is kept: beside the state, unless the configuration says."""
+    """Return the lease directory: beside the state file, unless configured."""
     return policy.lease.state_dir or policy.state_path.parent / "lease"
 
 
 def _signature(path: Path) -> Signature:
-    """Return what changes when the file does."""
+    """Return a value that changes when the file does."""
     try:
         status = path.stat()
     except OSError:

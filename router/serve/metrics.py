@@ -1,4 +1,4 @@
-"""Gauges and counters in the text format of Prometheus: safe scalars only."""
+"""Gauges and counters in the Prometheus text format; nothing but safe scalars."""
 
 from collections import Counter
 from typing import Final
@@ -14,14 +14,14 @@ _INFO: Final = ("license_id", "customer_id", "deployment_id", "sku", "mode", "ke
 
 
 class Metrics:
-    """What was counted since the start."""
+    """Everything counted since the process started."""
 
     def __init__(self) -> None:
         self._outcomes: Counter[str] = Counter()
         self._denials: Counter[str] = Counter()
 
     def count(self, outcome: Outcome, code: str | None) -> None:
-        """Count a request of a caller."""
+        """Count one request of a caller."""
         self._outcomes[outcome] += 1
         if outcome == "license-denied" and code is not None:
             self._denials[code] += 1
@@ -34,7 +34,7 @@ class Metrics:
         now: int,
         lease: LeaseState | None = None,
     ) -> str:
-        """Write everything. `usage` holds tokens by name."""
+        """Return the whole page. `usage` maps names to tokens."""
         page = _Page()
         page.add("license_status", "gauge", "1 for the status that holds.")
         for status in STATUSES:

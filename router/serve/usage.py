@@ -1,7 +1,7 @@
 """One JSON line for each request of a caller.
 
-Invariants: a row holds ids, counts and safe scalars; never a message, an answer, a token or a key.
-Denials by the license stand apart from those by authentication, quota and routing, and from
+Invariants: a row holds ids, counts and safe scalars, never a message, an answer, a token or a key.
+Denials by the license are told apart from denials by authentication, quota and routing, and from
 failures of the upstream.
 """
 
@@ -28,14 +28,14 @@ Outcome = Literal[
 
 @dataclass
 class Row:
-    """What becomes known of a request while it is served."""
+    """What becomes known about a request while it is served."""
 
     request_id: str
     path: str
     at: int
     caller: str | None = None
     model: str | None = None
-    """Only one that is configured: callers may write anything."""
+    """Only a configured one: callers may write anything."""
     group: str | None = None
     stream: bool = False
     reserved_tokens: int | None = None
@@ -48,7 +48,7 @@ class Row:
     duration_ms: int = 0
 
     def take_usage(self, usage: object) -> bool:
-        """Take the upstream's `usage`; say whether it tells how many tokens were used."""
+        """Take the upstream's `usage`; return whether it says how many tokens were used."""
         if not isinstance(usage, dict):
             return False
         prompt, completion = (
@@ -60,7 +60,7 @@ class Row:
             total = prompt + completion
         if total is None:
             return False
-        # Whichever is more counts: an upstream that adds wrongly refills nothing.
+        # The larger one counts: an upstream that adds up wrongly must not refill a budget.
         total = max(total, (prompt or 0) + (completion or 0))
         self.prompt_tokens, self.completion_tokens, self.total_tokens = prompt, completion, total
         return True
@@ -101,4 +101,4 @@ def _count(value: object) -> int | None:
 
 
 Write = Callable[[str], None]
-"""Takes one line."""
+"""Writes one line."""

@@ -84,6 +84,14 @@ def test_the_import_contracts_are_the_only_ones_and_are_kept() -> None:
     assert "lint-imports --no-cache\n" in (ROOT / "Makefile").read_text()
 
 
+def test_a_room_of_the_router_loads_nothing_by_itself() -> None:
+    rooms = [ROOT / "router" / "__init__.py", *(ROOT / "router").glob("*/__init__.py")]
+    assert len(rooms) == 7
+    for path in rooms:
+        (docstring,) = ast.parse(path.read_text()).body
+        assert isinstance(docstring, ast.Expr), f"{name_of(path)} does more than say what it is"
+
+
 # Custody
 
 
