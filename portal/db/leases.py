@@ -156,6 +156,10 @@ _MOVE = (
     .where(
         _INSTANCES.c.id == bindparam("at_instance"),
         _INSTANCES.c.lease_sha256 == bindparam("read_sha256"),
+        # An instance that was given up meanwhile keeps that.
+        _INSTANCES.c.slot_free_at.is_not_distinct_from(
+            bindparam("read_slot_free_at", type_=_INSTANCES.c.slot_free_at.type)
+        ),
     )
     .values({name: bindparam(name) for name in HEAD_COLUMNS})
 )
@@ -169,7 +173,7 @@ _INSERT = insert(_LEASES).values(_NEW)
 
 
 class ChainMoved(Exception):
-    """Another request moved the chain, or answered this one, between reading and writing."""
+    """Between reading and writing the chain moved, was given up, or this request was answered."""
 
 
 def lease_row(decided: NextLease, envelope: bytes) -> dict[str, Any]:
@@ -193,13 +197,15 @@ def advance(session: Session, read: Head, decided: NextLease, envelope: bytes) -
     """Move an instance's head from the one that was read, and insert its lease.
 
     Raises:
-        ChainMoved: the head is another one by now, or the request was answered; nothing is written.
+        ChainMoved: the head is not as it was read, or the request was answered meanwhile; nothing
+            is written.
     """
     row = lease_row(decided, envelope)
     values = {
         **vars(decided.head),
         "at_instance": decided.lease.instance_id,
         "read_sha256": read.lease_sha256,
+        "read_slot_free_at": read.slot_free_at,
         **{f"new_{name}": row[name] for name in _LEASE_COLUMNS},
     }
     try:

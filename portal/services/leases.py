@@ -104,7 +104,8 @@ def _renew(
     facts = lease_facts(context, known, others, body.prev_lease)
     decided = next_lease(head, request, facts, context.at)
     if isinstance(decided, bytes):
-        answered = Answered(known.instance_id, known.answered_lease_id or "", decided, again=True)
+        assert known.answered_lease_id is not None, "a stored answer is a lease's"
+        answered = Answered(known.instance_id, known.answered_lease_id, decided, again=True)
     elif not whole and decided.step is not Step.CONTINUE:
         return None
     else:

@@ -171,6 +171,25 @@ def test_a_request_that_is_answered_twice_at_once_is_answered_alike(
 
 @postgresql
 @pytest.mark.parametrize("way", [ask, carry])
+def test_an_instance_that_is_given_up_meanwhile_stays_given_up(
+    transactions: Transactions,
+    router: Router,
+    signers: InterruptedSigners,
+    way: Callable[[Transactions, Router, str], Answered],
+) -> None:
+    def retire() -> None:
+        with transactions.writing(COMMAND) as context:
+            retire_instance(context, router.held.instance_id, reason="a test")
+
+    signers.turns = [retire]
+    lease = lease_of(way(transactions, router, "r1"))
+    assert (lease.status, lease.reason) == ("ended", "retired")
+    with transactions.reading(COMMAND) as context:
+        assert context.session.query(Instance).one().slot_free_at is not None
+
+
+@postgresql
+@pytest.mark.parametrize("way", [ask, carry])
 def test_a_chain_that_keeps_moving_is_given_up_without_a_trace(
     transactions: Transactions,
     router: Router,
