@@ -40,6 +40,7 @@ ACTS: Final = {
     "entitlement.ended": "Terms ended",
     "entitlement.proposed": "Terms proposed",
     "instance.chain-adopted": "Lease chain taken up again",
+    "instance.courier-answered": "Router's request answered by file",
     "instance.enrolled": "Router enrolled",
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
@@ -50,6 +51,16 @@ ACTS: Final = {
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
     "license.requested": "License asked for",
+    "person.email-confirmed": "E-mail address confirmed",
+    "person.factor-removed": "Second factor removed",
+    "person.factor-set-up": "Second factor set up",
+    "person.password-changed": "Password changed",
+    "person.recovery-code-used": "Recovery code used",
+    "person.reset-requested": "New password asked for",
+    "person.sign-in-ended": "Sign-in ended from another browser",
+    "person.signed-in": "Signed in",
+    "person.signed-out": "Signed out",
+    "person.signed-up": "Signed up",
     "request.approved": "Request approved",
     "request.declined": "Request declined",
     "request.granted-by-policy": "Request granted by policy",
@@ -70,5 +81,5 @@ def actor_name(kind: str) -> str | None:
 
 
 def act_name(action: str) -> str:
-    """Return an act as people read it."""
-    return ACTS.get(action) or action.replace(".", " ").replace("-", " ").capitalize()
+    """Return an act as people read it; one that is no longer recorded keeps its name."""
+    return ACTS.get(action, action)

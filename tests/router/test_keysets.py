@@ -4,7 +4,7 @@ from pathlib import Path
 
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
-from router.keysets import Keysets, keyset_file
+from router.documents.keysets import Keysets, keyset_file
 from tests.router.papers import AT, DAY_S, Vendor
 
 FIRST = Vendor().keyset()
