@@ -25,7 +25,6 @@ from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import CODES, ROUTER_CODES
 from licensing.revocation import RevocationBundle
-from portal.app import create_app
 from portal.cli.main import portal
 from portal.config import load_settings
 from portal.db.bundles import latest_bundle
@@ -33,11 +32,11 @@ from portal.domain.lease_errors import REFUSALS
 from portal.services.context import Actor, Transactions
 from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
-from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
 from router import codes
 from router.cli import _parser
 from router.config import known_paths, load_config
+from tests.applications import make_app
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
 
@@ -48,15 +47,15 @@ COMMAND = Actor("command")
 
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+def database_url(sqlite_prepared: Path, tmp_path: Path) -> str:
     """One kind of database is enough here: nothing below depends on it."""
-    return copied_file(sqlite_template, tmp_path)
+    return copied_file(sqlite_prepared, tmp_path)
 
 
 @pytest.fixture
 def app(transactions: Transactions, tmp_path: Path) -> Flask:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 def page_id(path: Path) -> str:

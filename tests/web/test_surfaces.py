@@ -7,11 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from portal.app import create_app
 from portal.config import load_settings
 from portal.services.context import Transactions
-from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
+from tests.applications import make_app
 from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.factories.licenses import make_lease_license
 from tests.web.conftest import current_code, set_up_factor, sign_in
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 def serving(surfaces: str, transactions: Transactions, tmp_path: Path) -> Flask:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path), "PORTAL_SURFACES": surfaces})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 @pytest.mark.parametrize("surface", ["public", "account", "staff"])
