@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from devtools.scratch import scratch_directory
+
 
 class NoPostgres(Exception):
     """PostgreSQL is not installed."""
@@ -66,7 +68,7 @@ def cluster(*, durable: bool = False) -> Iterator[Cluster]:
     """
     binaries = _binaries()
     user = _unprivileged()
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="pg-", dir=None if durable else scratch_directory()))
     prefix: list[str] = []
     if user is not None:
         shutil.chown(directory, user)

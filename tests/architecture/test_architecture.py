@@ -115,6 +115,7 @@ def keys_opened(shell: Shell) -> tuple[list[str], dict[str, int]]:
     return sorted(roles), facts["statuses"]
 
 
+@pytest.mark.slow
 def test_a_web_process_opens_the_lease_key_and_no_other(shell: Shell) -> None:
     roles, statuses = keys_opened(shell)
     assert roles == ["lease"]
@@ -125,6 +126,7 @@ def test_a_web_process_opens_the_lease_key_and_no_other(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("role", ["license", "revocation", "root"])
+@pytest.mark.slow
 def test_a_web_process_opens_no_other_key_whatever_the_database_says(
     shell: Shell, tmp_path: Path, role: str
 ) -> None:

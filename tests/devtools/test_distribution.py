@@ -83,7 +83,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return done
 
 
-pytestmark = pytest.mark.xdist_group("distribution")
+pytestmark = [pytest.mark.xdist_group("distribution"), pytest.mark.slow]
 
 
 def test_two_builds_give_the_same_bytes(installed: Installed, tmp_path: Path) -> None:

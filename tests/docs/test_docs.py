@@ -31,15 +31,15 @@ from portal.domain.lease_errors import REFUSALS
 from portal.services.context import Actor, Transactions
 from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
-from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
 from router.commands import codes
 from router.commands.cli import _parser
 from router.config import Config, load_config
 from router.yaml_file import known_paths
+from tests.applications import make_app
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
-from tests.web.visitor import Served, serve
+from tests.web.visitor import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -48,15 +48,15 @@ COMMAND = Actor("command")
 
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+def database_url(sqlite_prepared: Path, tmp_path: Path) -> str:
     """One kind of database is enough here: nothing below depends on it."""
-    return copied_file(sqlite_template, tmp_path)
+    return copied_file(sqlite_prepared, tmp_path)
 
 
 @pytest.fixture
 def app(transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return serve(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 def page_id(path: Path) -> str:

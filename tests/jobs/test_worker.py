@@ -130,6 +130,8 @@ def test_mail_waits_for_the_mail_server_and_forgets_its_secret(
 def test_committed_rows_are_sealed_and_the_chain_holds(
     worker: Worker, transactions: Transactions, clock: FakeClock
 ) -> None:
+    worker.run_once()
+    make_customer(transactions, "ann@newco.example")
     with transactions.reading(COMMAND) as context:
         assert not sealing_is_late(context)
     clock.advance(seconds=61)
@@ -140,7 +142,7 @@ def test_committed_rows_are_sealed_and_the_chain_holds(
     clock.advance(seconds=2)
     worker.run_once()
     with transactions.reading(COMMAND) as context:
-        assert context.session.query(AuditSeal).count() == 2
+        assert context.session.query(AuditSeal).count() == 3
         assert verify_chain(context) is None
         assert not sealing_is_late(context)
 

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -28,6 +29,9 @@ from router.network.renewal import Renewal
 from router.serve.guard import Guard
 from tests.router.papers import AT, DAY_S, identifier
 from tests.router.site import Ticks
+from tests.spread import examples
+
+pytestmark = pytest.mark.slow
 
 CONFIG = b"""
 server:
@@ -231,7 +235,7 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
-    max_examples=25,
+    max_examples=examples(8, 100),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -34,6 +34,8 @@ from tests.router.network import Fault, in_pieces, instead, lost_answer, lost_re
 from tests.router.papers import identifier
 from tests.router.site import COMMAND, Site, Ticks, request_id_of
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 PROBLEM = "application/problem+json"
 

@@ -33,6 +33,7 @@ from tests.router.papers import (
     sign,
     spki_pem,
 )
+from tests.spread import spread
 
 BIN = Path(sys.executable).parent
 FINGERPRINT = "fp_0123456789"
@@ -364,7 +365,7 @@ def test_each_flipped_bit_is_noticed(desk: Desk) -> None:
     keyid = Envelope.parse(genuine).signatures[0].keyid
     keyset = desk.put("keyset.json", desk.vendor.keyset())
     seen = {3: 0, 7: 0}
-    for index in range(len(genuine)):
+    for index in spread(range(len(genuine)), 5):
         flipped = bytearray(genuine)
         flipped[index] ^= 1 << index % 8
         file = desk.put("license.json", bytes(flipped))
@@ -375,8 +376,8 @@ def test_each_flipped_bit_is_noticed(desk: Desk) -> None:
             other_keyid = False
         assert ended.status == (7 if other_keyid else 3), f"byte {index}"
         seen[ended.status] += 1
-    assert seen[3] > 900
-    assert seen[7] > 20
+    assert seen[3] > len(genuine) / 6
+    assert seen[7] > 3
 
 
 def test_each_cut_file_is_malformed(desk: Desk) -> None:

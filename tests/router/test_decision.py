@@ -20,6 +20,7 @@ from router.config import LicenseConfig, RevocationConfig
 from router.documents.decision import Decision, Evidence, decide, state_invalid
 from router.state.store import State
 from tests.router.papers import AT, DAY_S, EXPIRES_AT, ISSUED_AT, Vendor, entry, identifier
+from tests.spread import examples
 
 VENDOR = Vendor()
 TRUST = VENDOR.trust()
@@ -297,7 +298,7 @@ class Model:
         return False
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50, 500))
 @given(
     st.lists(
         st.tuples(

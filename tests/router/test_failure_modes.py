@@ -28,6 +28,9 @@ from tests.router.running import (
 )
 from tests.router.shown import Mode, require_shown
 from tests.router.test_lease_mode import MODES as LEASE_MODES
+from tests.spread import spread
+
+pytestmark = pytest.mark.slow
 
 DEPLOYMENT = identifier("dep", 1)
 BUDGET = Budget(budget_id=identifier("bud", 1), tokens_total=10)
@@ -286,7 +289,7 @@ def installed(tmp_path: Path) -> Iterator[House]:
         yield built
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name.replace(" ", "-"))
+@pytest.mark.parametrize("mode", spread(MODES, 3), ids=lambda mode: mode.name.replace(" ", "-"))
 def test_a_failure_mode_on_every_surface(mode: Mode, installed: House) -> None:
     mode.arrange(installed)
     installed.start()

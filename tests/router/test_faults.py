@@ -17,6 +17,8 @@ from router.state.store import StateFile
 from tests.router.papers import identifier
 from tests.router.running import House, house
 
+pytestmark = pytest.mark.slow
+
 BUDGET = identifier("bud", 1)
 TOKENS = 12
 """What the upstream says each answer took."""

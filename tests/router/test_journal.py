@@ -30,6 +30,7 @@ from router.state.journal import JournalBlocked
 from router.state.store import State, StateFile
 from tests.router.journals import DEPLOYMENT, FIRST, SECOND, TERMS, Disk, Router, copied, together
 from tests.router.papers import AT, identifier
+from tests.spread import examples
 
 
 def test_what_was_answered_is_there_after_a_crash(router: Router) -> None:
@@ -544,4 +545,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=25, stateful_step_count=25)
+TestMachine.settings = settings(max_examples=examples(10, 100), stateful_step_count=25)

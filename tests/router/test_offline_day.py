@@ -10,9 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from router.state.store import StateFile
 from tests.router.papers import DAY_S, identifier
 from tests.router.running import NOW, TodaysVendor, house
+
+pytestmark = pytest.mark.slow
 
 DAY = """
 import asyncio, os, signal, sys

@@ -16,6 +16,8 @@ from router.clock import unix_now
 from tests.router.papers import identifier
 from tests.router.running import ANSWER, NOW, OTHER_TOKEN, TOKEN, House, house
 
+pytestmark = pytest.mark.slow
+
 BUDGET = identifier("bud", 1)
 NEXT_BUDGET = identifier("bud", 2)
 

@@ -28,6 +28,7 @@ from router.state.store import (
     StateInvalid,
 )
 from tests.router.papers import AT, DAY_S, ISSUED_AT, Vendor, entry, identifier
+from tests.spread import examples
 
 DEPLOYMENT = identifier("dep", 1)
 LICENSE = identifier("lic", 1)
@@ -314,7 +315,7 @@ def test_drafts_of_a_crash_are_removed_and_others_kept(path: Path) -> None:
     assert theirs.exists()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20, 200))
 @given(st.data())
 def test_no_changed_byte_goes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 import pytest
-from sqlalchemy import make_url, update
+from sqlalchemy import update
 
 from licensing.envelope import Envelope
 from licensing.revocation import RevocationBundle
@@ -91,16 +91,16 @@ def count_published(transactions: Transactions) -> int:
 
 
 def test_others_write_while_a_bundle_is_being_signed(
-    transactions: Transactions, clock: FakeClock
+    transactions: Transactions, clock: FakeClock, database_url: str
 ) -> None:
     """Also on SQLite, whose one write lock nobody may hold during a signature."""
     written: list[str] = []
 
     def write() -> None:
-        url = make_url(str(transactions.database.engine.url))
-        if url.get_backend_name() == "sqlite":
+        if not transactions.database.is_postgresql:
+            path = database_url.removeprefix("sqlite:///")
             # Waits for nobody: were the lock held, this would fail at once.
-            with closing(sqlite3.connect(url.database or "", timeout=0)) as connection:
+            with closing(sqlite3.connect(path, timeout=0)) as connection:
                 connection.execute("UPDATE accounts SET name = 'Written meanwhile'")
                 connection.commit()
         else:
