@@ -47,7 +47,7 @@ from router.trust import is_release
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes option names in full only, and leaves it to `main` to report a wrong call."""
+    """Accepts only full option names, and leaves it to `main` to report a wrong call."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
@@ -62,13 +62,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and leave with its exit code."""
+    """Run the command and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output left; nothing is wrong with what was asked.
+        # Whoever read the output has stopped reading; nothing is wrong with the command.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILED
     sys.exit(status)
@@ -162,14 +162,12 @@ def run_verify(options: argparse.Namespace) -> int:
             as_json=False,
         )
         if verified.document.binding.fingerprints and options.fingerprint is None:
-            say(
-                "the license is bound; name this instance's fingerprint with --fingerprint to check"
-            )
+            say("the license is bound; check this instance's fingerprint with --fingerprint")
     return OK
 
 
 def run_summarize(options: argparse.Namespace) -> int:
-    """Print the safe facts of a license, verified where a keyset is named."""
+    """Print the facts of a license that are safe to share; verify it if a keyset is named."""
     at = moment(options)
     data = read_input(options.file, "license")
     envelope = Envelope.parse(data)
@@ -185,7 +183,7 @@ def run_summarize(options: argparse.Namespace) -> int:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    """Print everything a signed file says, marked UNVERIFIED until it is verified."""
+    """Print everything a signed file contains, marked UNVERIFIED until it is verified."""
     at = moment(options)
     data = read_input(options.file, "file")
     with reading("file"):
@@ -259,7 +257,7 @@ def run_keyset_verify(options: argparse.Namespace) -> int:
     }
     show(facts, as_json=options.json)
     if expired:
-        say("warning: the keyset has expired; it still verifies licenses, and takes no updates")
+        say("warning: the keyset has expired; it still verifies licenses, but cannot be updated")
     return OK
 
 
@@ -283,7 +281,7 @@ def run_explain(options: argparse.Namespace) -> int:
         facts = {"code": code, "meaning": other.meaning, "next_step": other.next_step}
     else:
         known_codes = [*CODES, *ROUTER_CODES, *codes.CODES]
-        raise UsageError(f"no code {code!r}; known are {', '.join(known_codes)}")
+        raise UsageError(f"there is no code {code!r}; known are {', '.join(known_codes)}")
     show(facts, as_json=options.json)
     return OK
 
@@ -332,7 +330,7 @@ def run_renew(options: argparse.Namespace) -> int:
 
 
 def run_release(options: argparse.Namespace) -> int:
-    """Give the lease and its slot up: this router serves no longer."""
+    """Give up the lease and its slot; this router stops serving."""
     from router.agent import release
     from router.fetch import HttpFetch
     from router.lease_store import LeaseStore, describe
@@ -343,12 +341,12 @@ def run_release(options: argparse.Namespace) -> int:
             grounds = remembered_grounds(options, store.load(), at)
             release(store, grounds, HttpFetch(options.url or grounds.origin, options.ca_file))
         show(readable(describe(store.load(), at), options), as_json=options.json)
-    say("the lease is given up; stop what renews it, or take it up by renew --again")
+    say("the lease is given up; stop what renews it, or take it up again with renew --again")
     return OK
 
 
 def run_status(options: argparse.Namespace) -> int:
-    """Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended."""
+    """Show the current lease; exit 0 while it serves, 7 if there is none, 6 if it was ended."""
     from router.lease_store import LeaseStore, describe
 
     at = moment(options)
@@ -362,7 +360,7 @@ def run_status(options: argparse.Namespace) -> int:
 
 
 def run_check_config(options: argparse.Namespace) -> int:
-    """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
+    """Check a router's configuration; exit 0 if it can be used, 2 with a list of all problems."""
     from router.config import ConfigError, describe, load_config
 
     try:
@@ -382,7 +380,7 @@ def run_check_config(options: argparse.Namespace) -> int:
 
 
 def run_serve(options: argparse.Namespace) -> int:
-    """Run the router: enforce the license, forward to the upstream, meter."""
+    """Run the router: enforce the license, forward requests to the upstream and meter usage."""
     from router.serve import serve
 
     return serve(options.config, options.keyset or os.environ.get(KEYSET_VARIABLE))
@@ -394,10 +392,10 @@ def _parser() -> argparse.ArgumentParser:
 
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
-    common.add_argument("--as-of", type=parse_time, metavar="TIME", help="judge at this instant")
+    common.add_argument("--as-of", type=parse_time, metavar="TIME", help="verify as of this time")
     keys = _Parser(add_help=False)
-    keys.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
-    keys.add_argument("--public-key", metavar="FILE", help="an approved key in PEM, no keyset")
+    keys.add_argument("--keyset", metavar="FILE", help=f"default: {KEYSET_VARIABLE}")
+    keys.add_argument("--public-key", metavar="FILE", help="an approved key in PEM, not a keyset")
 
     def add(name: str, run: Any, *parents: _Parser) -> _Parser:
         summary = (run.__doc__ or "").splitlines()[0]
@@ -409,11 +407,13 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = add("verify", run_verify, keys)
     verify.add_argument("file", metavar="FILE", help="license.json, or - for standard input")
-    verify.add_argument("--fingerprint", help="this instance's")
+    verify.add_argument("--fingerprint", help="this instance's fingerprint")
     verify.add_argument("--bundle", metavar="FILE", help="a revocation bundle")
     verify.add_argument("--require-current-bundle", action="store_true")
     for name, run in (("inspect", run_inspect), ("summarize", run_summarize)):
-        add(name, run, keys).add_argument("file", metavar="FILE", help="or - for standard input")
+        add(name, run, keys).add_argument(
+            "file", metavar="FILE", help="a file, or - for standard input"
+        )
 
     nouns: tuple[tuple[str, Any, tuple[_Parser, ...]], ...] = (
         ("bundle", run_bundle_verify, (keys,)),
@@ -423,7 +423,7 @@ def _parser() -> argparse.ArgumentParser:
         group = commands.add_parser(noun, help=(run.__doc__ or "").splitlines()[0])
         acts = group.add_subparsers(required=True, metavar="verify", parser_class=_Parser)
         act = acts.add_parser("verify", parents=[common, *parents])
-        act.add_argument("file", metavar="FILE", help="or - for standard input")
+        act.add_argument("file", metavar="FILE", help="a file, or - for standard input")
         act.set_defaults(run=run)
         if noun == "bundle":
             act.add_argument("--floor", type=int, default=0, help="highest version seen before")
@@ -432,16 +432,18 @@ def _parser() -> argparse.ArgumentParser:
 
     network = _Parser(add_help=False)
     network.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-    network.add_argument("--url", help="where to send instead of the license's lease.url")
+    network.add_argument("--url", help="send requests here instead of to the license's lease.url")
     network.add_argument("--ca-file", type=Path, help="trust this CA instead of the system's")
     enroll = add("enroll", run_enroll, keys, network)
     enroll.add_argument("--license", required=True, metavar="FILE")
-    enroll.add_argument("--code-file", metavar="FILE", help=f"or - , or {CODE_VARIABLE}")
+    enroll.add_argument(
+        "--code-file", metavar="FILE", help=f"- for standard input; default: {CODE_VARIABLE}"
+    )
     enroll.add_argument("--fingerprint")
-    enroll.add_argument("--label", help="what people call this router")
+    enroll.add_argument("--label", help="a name for this router")
     renew = add("renew", run_renew, keys, network)
     renew.add_argument("--license", metavar="FILE")
-    renew.add_argument("--again", action="store_true", help="take up a lease that was released")
+    renew.add_argument("--again", action="store_true", help="take a released lease up again")
     add("release", run_release, keys, network).add_argument("--license", metavar="FILE")
     add_courier(commands, _Parser, [common, keys])
     status = add("status", run_status)
@@ -451,7 +453,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", type=Path, metavar="FILE", help="the router's YAML configuration")
     serve = commands.add_parser("serve", help=(run_serve.__doc__ or "").splitlines()[0])
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
-    serve.add_argument("--keyset", metavar="FILE", help=f"or {KEYSET_VARIABLE}")
+    serve.add_argument("--keyset", metavar="FILE", help=f"default: {KEYSET_VARIABLE}")
     serve.add_argument("--json", action="store_true", help="print errors as one JSON object")
     serve.set_defaults(run=run_serve)
     return parser

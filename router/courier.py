@@ -73,7 +73,7 @@ def write_request(
     if state.lease is None:
         if code is None:
             raise UsageError(
-                "this router is not enrolled: bring an enrollment code with --code-file FILE"
+                "this router is not enrolled: name an enrollment code with --code-file FILE"
             )
         state = replace(
             state,

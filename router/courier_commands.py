@@ -23,7 +23,7 @@ from router.report import say, show
 
 
 def run_courier_request(options: argparse.Namespace) -> int:
-    """Write the request to bring to the portal, where there is no network."""
+    """Write a request to carry to the portal, where there is no network."""
     from router.agent import Grounds, read_grounds
     from router.courier import write_request
     from router.lease_store import LeaseStore
@@ -58,7 +58,7 @@ def run_courier_request(options: argparse.Namespace) -> int:
         sys.stdout.write(request.decode())
     elif options.out:
         write_atomically(Path(options.out), request)
-        say(f"wrote {options.out}: upload it on the instance's page of the portal")
+        say(f"wrote {options.out}: upload it to the portal")
     if options.qr or not options.out:
         show_codes(request)
     return OK
@@ -87,7 +87,7 @@ def show_codes(data: bytes) -> None:
 
 
 def run_courier_install(options: argparse.Namespace) -> int:
-    """Put in place what the portal gave for a courier request."""
+    """Install the portal's answer to a courier request."""
     from router.courier import MAX_ANSWER_BYTES, install_answer, read_answer
     from router.lease_store import LeaseStore, describe
 
@@ -119,21 +119,25 @@ def add_courier(
         "request", parents=parents, help=(run_courier_request.__doc__ or "").rstrip(".")
     )
     request.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
-    request.add_argument("--out", metavar="FILE", help="or - for standard output")
-    request.add_argument("--qr", action="store_true", help="show QR codes; also without --out")
-    request.add_argument("--with-lease", action="store_true", help="where the portal asks for it")
+    request.add_argument("--out", metavar="FILE", help="a file, or - for standard output")
+    request.add_argument(
+        "--qr", action="store_true", help="show QR codes; the default without --out"
+    )
+    request.add_argument("--with-lease", action="store_true", help="if the portal asks for it")
     request.add_argument("--license", metavar="FILE")
     request.add_argument(
-        "--code-file", metavar="FILE", help=f"to enroll; or - , or {CODE_VARIABLE}"
+        "--code-file",
+        metavar="FILE",
+        help=f"to enroll; - for standard input; default: {CODE_VARIABLE}",
     )
     request.add_argument("--fingerprint")
-    request.add_argument("--label", help="what people call this router")
+    request.add_argument("--label", help="a name for this router")
     request.set_defaults(run=run_courier_request)
     install = acts.add_parser(
         "install", parents=parents, help=(run_courier_install.__doc__ or "").rstrip(".")
     )
     install.add_argument(
-        "file", metavar="FILE", help="the answer, or the text of its QR codes; or -"
+        "file", metavar="FILE", help="the answer or the text of its QR codes; - for standard input"
     )
     install.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
     install.add_argument("--license", metavar="FILE")

@@ -66,7 +66,7 @@ def parse_time(text: str) -> int:
             return int(at.timestamp())
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
+            f"{text!r} is not a time; write it like 2026-11-23T18:00:00Z or in Unix seconds"
         ) from None
     raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
 
@@ -124,7 +124,7 @@ def read_code(options: argparse.Namespace) -> str:
     lines = text.strip().splitlines()
     if not lines:
         raise UsageError(
-            f"bring the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
+            f"name the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
         )
     return lines[0].strip()
 
@@ -187,7 +187,7 @@ def bundle_version(data: bytes, trust: Trust, at: int) -> int:
     try:
         return verify_bundle(data, trust, at, require_current=False).document.version
     except LicensingError as error:
-        say(f"warning: the kept revocation bundle is passed over: {error.detail}")
+        say(f"warning: the stored revocation bundle is ignored: {error.detail}")
         return 0
 
 
