@@ -11,7 +11,7 @@ from router.yaml_file import ConfigError
 
 
 def run_check_config(options: argparse.Namespace) -> int:
-    """Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it."""
+    """Check a router's configuration; exit 0 if it can be used, 2 with a list of all problems."""
     try:
         config = load_config(options.config, release=is_release())
     except ConfigError as error:

@@ -21,13 +21,13 @@ from router.errors import FAILED, RouterError
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and leave with its exit code."""
+    """Run the command and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output left; nothing is wrong with what was asked.
+        # Whoever read the output has stopped reading; nothing is wrong with the command.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILED
     sys.exit(status)
@@ -82,14 +82,14 @@ def _parser() -> Parser:
         commands,
         "inspect",
         "documents.run_inspect",
-        "Print everything a signed file says, marked UNVERIFIED until it is verified.",
+        "Print everything a signed file contains, marked UNVERIFIED until it is verified.",
     )
     take(inspect, *keys, "file")
     summarize = _add(
         commands,
         "summarize",
         "documents.run_summarize",
-        "Print the safe facts of a license, verified where a keyset is named.",
+        "Print the facts of a license that are safe to share; verify it if a keyset is named.",
     )
     take(summarize, *keys, "file")
     bundle = _group(commands, "bundle", "Verify a revocation bundle.")
@@ -119,14 +119,14 @@ def _parser() -> Parser:
         commands,
         "release",
         "lease.run_release",
-        "Give the lease and its slot up: this router serves no longer.",
+        "Give up the lease and its slot; this router stops serving.",
     )
     take(release, *network, "--license")
     status = _add(
         commands,
         "status",
         "lease.run_status",
-        "Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended.",
+        "Show the current lease; exit 0 while it serves, 7 if there is none, 6 if it was ended.",
     )
     take(status, *common, "--state-dir")
     courier = _group(commands, "courier", "Carry requests and answers as files.")
@@ -134,7 +134,7 @@ def _parser() -> Parser:
         courier,
         "request",
         "courier.run_courier_request",
-        "Write the request to bring to the portal, where there is no network.",
+        "Write a request to carry to the portal, where there is no network.",
     )
     take(act, *keys, "--state-dir", "--license", "--code-file", "--fingerprint", "--label")
     take(act, "--out", "--qr", "--with-lease")
@@ -142,23 +142,23 @@ def _parser() -> Parser:
         courier,
         "install",
         "courier.run_courier_install",
-        "Put in place what the portal gave for a courier request.",
+        "Install the portal's answer to a courier request.",
     )
     take(act, *keys, "--state-dir", "--license")
-    take(act, "file", help="the answer, or the text of its QR codes; or -")
+    take(act, "file", help="the answer or the text of its QR codes; - for standard input")
 
     check = _add(
         commands,
         "check-config",
         "check_config.run_check_config",
-        "Check a router's configuration: 0 when it can be used, 2 with all that is wrong with it.",
+        "Check a router's configuration; exit 0 if it can be used, 2 with a list of all problems.",
     )
     take(check, *common, "config")
     serve = _add(
         commands,
         "serve",
         "serve.run_serve",
-        "Run the router: enforce the license, forward to the upstream, meter.",
+        "Run the router: enforce the license, forward requests to the upstream and meter usage.",
     )
     take(serve, "--json", "--keyset", "--config")
     return parser

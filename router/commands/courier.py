@@ -21,7 +21,7 @@ from router.network.courier import MAX_ANSWER_BYTES, install_answer, read_answer
 
 
 def run_courier_request(options: argparse.Namespace) -> int:
-    """Write the request to bring to the portal, where there is no network."""
+    """Write a request to carry to the portal, where there is no network."""
     at = moment(options)
     with LeaseStore(options.state_dir).locked(create=True) as store:
         state = store.load()
@@ -36,7 +36,7 @@ def run_courier_request(options: argparse.Namespace) -> int:
         sys.stdout.write(request.decode())
     elif options.out:
         write_atomically(Path(options.out), request)
-        say(f"wrote {options.out}: upload it on the instance's page of the portal")
+        say(f"wrote {options.out}: upload it to the portal")
     if options.qr or not options.out:
         show_codes(request)
     return OK
@@ -63,7 +63,7 @@ def show_codes(data: bytes) -> None:
 
 
 def run_courier_install(options: argparse.Namespace) -> int:
-    """Put in place what the portal gave for a courier request."""
+    """Install the portal's answer to a courier request."""
     at = moment(options)
     if options.file == "-":
         data = sys.stdin.buffer.read(MAX_ANSWER_BYTES + 1)

@@ -45,14 +45,12 @@ def run_verify(options: argparse.Namespace) -> int:
             as_json=False,
         )
         if verified.document.binding.fingerprints and options.fingerprint is None:
-            say(
-                "the license is bound; name this instance's fingerprint with --fingerprint to check"
-            )
+            say("the license is bound; check this instance's fingerprint with --fingerprint")
     return OK
 
 
 def run_summarize(options: argparse.Namespace) -> int:
-    """Print the safe facts of a license, verified where a keyset is named."""
+    """Print the facts of a license that are safe to share; verify it if a keyset is named."""
     at = moment(options)
     data = read_input(options.file, "license")
     envelope = Envelope.parse(data)
@@ -68,7 +66,7 @@ def run_summarize(options: argparse.Namespace) -> int:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    """Print everything a signed file says, marked UNVERIFIED until it is verified."""
+    """Print everything a signed file contains, marked UNVERIFIED until it is verified."""
     at = moment(options)
     data = read_input(options.file, "file")
     with reading("file"):
@@ -142,5 +140,5 @@ def run_keyset_verify(options: argparse.Namespace) -> int:
     }
     show(facts, as_json=options.json)
     if expired:
-        say("warning: the keyset has expired; it still verifies licenses, and takes no updates")
+        say("warning: the keyset has expired; it still verifies licenses, but cannot be updated")
     return OK

@@ -98,7 +98,7 @@ def _bundle_version(data: bytes, trust: Trust, at: int) -> int:
     try:
         return verify_bundle(data, trust, at, require_current=False).document.version
     except LicensingError as error:
-        say(f"warning: the kept revocation bundle is passed over: {error.detail}")
+        say(f"warning: the stored revocation bundle is ignored: {error.detail}")
         return 0
 
 

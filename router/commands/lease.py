@@ -34,19 +34,19 @@ def run_renew(options: argparse.Namespace) -> int:
 
 
 def run_release(options: argparse.Namespace) -> int:
-    """Give the lease and its slot up: this router serves no longer."""
+    """Give up the lease and its slot; this router stops serving."""
     at = moment(options)
     with LeaseStore(options.state_dir).locked() as store:
         if store.load().released is None:
             grounds = remembered_grounds(options, store.load(), at)
             release(store, grounds, _portal(options, grounds))
         show(readable(describe(store.load(), at), options), as_json=options.json)
-    say("the lease is given up; stop what renews it, or take it up by renew --again")
+    say("the lease is given up; stop what renews it, or take it up again with renew --again")
     return OK
 
 
 def run_status(options: argparse.Namespace) -> int:
-    """Show the lease at hand; 0 while it serves, 7 while there is none, 6 when it was ended."""
+    """Show the current lease; exit 0 while it serves, 7 if there is none, 6 if it was ended."""
     at = moment(options)
     if not options.state_dir.is_dir():
         raise UsageError(f"there is no lease directory {options.state_dir}")

@@ -27,7 +27,7 @@ CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes option names in full only, and leaves it to `main` to report a wrong call."""
+    """Accepts only full option names, and leaves it to `main` to report a wrong call."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
@@ -55,7 +55,7 @@ def parse_time(text: str) -> int:
             return int(at.timestamp())
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-11-23T18:00:00Z or Unix seconds"
+            f"{text!r} is not a time; write it like 2026-11-23T18:00:00Z or in Unix seconds"
         ) from None
     raise argparse.ArgumentTypeError(f"{text!r} has no time zone; end it with Z")
 
@@ -64,25 +64,28 @@ _FLAG: Final = {"action": "store_true"}
 _FILE: Final = {"metavar": "FILE"}
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "--json": {**_FLAG, "help": "print one JSON object"},
-    "--as-of": {"type": parse_time, "metavar": "TIME", "help": "judge at this instant"},
-    "--keyset": {**_FILE, "help": f"or {KEYSET_VARIABLE}"},
-    "--public-key": {**_FILE, "help": "an approved key in PEM, no keyset"},
-    "--fingerprint": {"help": "this instance's"},
+    "--as-of": {"type": parse_time, "metavar": "TIME", "help": "verify as of this time"},
+    "--keyset": {**_FILE, "help": f"default: {KEYSET_VARIABLE}"},
+    "--public-key": {**_FILE, "help": "an approved key in PEM, not a keyset"},
+    "--fingerprint": {"help": "this instance's fingerprint"},
     "--bundle": {**_FILE, "help": "a revocation bundle"},
     "--require-current-bundle": _FLAG,
     "--floor": {"type": int, "default": 0, "help": "highest version seen before"},
     "--state-dir": {"type": Path, "required": True, "metavar": "DIR"},
-    "--url": {"help": "where to send instead of the license's lease.url"},
+    "--url": {"help": "send requests here instead of to the license's lease.url"},
     "--ca-file": {"type": Path, "help": "trust this CA instead of the system's"},
     "--license": _FILE,
-    "--code-file": {**_FILE, "help": f"holds the enrollment code; or - , or {CODE_VARIABLE}"},
-    "--label": {"help": "what people call this router"},
-    "--again": {**_FLAG, "help": "take up a lease that was released"},
-    "--out": {**_FILE, "help": "or - for standard output"},
-    "--qr": {**_FLAG, "help": "show QR codes; also without --out"},
-    "--with-lease": {**_FLAG, "help": "where the portal asks for it"},
+    "--code-file": {
+        **_FILE,
+        "help": f"the enrollment code; - for standard input; default: {CODE_VARIABLE}",
+    },
+    "--label": {"help": "a name for this router"},
+    "--again": {**_FLAG, "help": "take a released lease up again"},
+    "--out": {**_FILE, "help": "a file, or - for standard output"},
+    "--qr": {**_FLAG, "help": "show QR codes; the default without --out"},
+    "--with-lease": {**_FLAG, "help": "if the portal asks for it"},
     "--config": {**_FILE, "type": Path, "required": True},
-    "file": {**_FILE, "help": "or - for standard input"},
+    "file": {**_FILE, "help": "a file, or - for standard input"},
     "config": {**_FILE, "type": Path, "help": "the router's YAML configuration"},
     "code": {"metavar": "CODE"},
 }
@@ -200,7 +203,7 @@ def read_code(options: argparse.Namespace) -> str:
     lines = text.strip().splitlines()
     if not lines:
         raise UsageError(
-            f"bring the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
+            f"name the code with --code-file FILE (- for standard input) or {CODE_VARIABLE}"
         )
     return lines[0].strip()
 

@@ -75,7 +75,7 @@ def write_request(
     if state.lease is None:
         if enrollment is None:
             raise UsageError(
-                "this router is not enrolled: bring an enrollment code with --code-file FILE"
+                "this router is not enrolled: name an enrollment code with --code-file FILE"
             )
         state = enrollment.remembered(state)
         store.save(state)
