@@ -172,8 +172,8 @@ def _codes() -> Mapping[str, Code]:
             "rolled-back",
             6,
             "license-superseded",
-            "A newer revision of this document was already in use here.",
-            "Install the newest license of the deployment from its page in the portal.",
+            "Something newer was already in use here: a revision, or a keyset.",
+            "Install the newest license of the deployment, or fetch the current keyset.",
         ),
         Code(
             "revoked",

@@ -20,7 +20,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
-from licensing.verify import Trust, Verified, examine_license, verify_lease, verify_license
+from licensing.verify import Trust, Verified, examine_license, verify_lease
 from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.lease.identity import Identity, load_identity, make_identity
@@ -57,12 +57,12 @@ class Grounds:
 
 
 def read_grounds(data: bytes, trust: Trust, at: int, fingerprint: str | None) -> Grounds:
-    """Verify the license to request a lease for.
+    """Verify the license to request a lease for; a bundle it may need comes with the lease.
 
     Raises:
         LicensingError: it does not verify here and now.
     """
-    return Grounds(verify_license(data, trust, at, fingerprint=fingerprint), trust, at)
+    return Grounds(examine_license(data, trust, at, fingerprint=fingerprint).require(10), trust, at)
 
 
 def best_grounds(
@@ -82,12 +82,12 @@ def best_grounds(
     ]
     ours = reports[0]
     wanted = None if ours.verified is None else ours.verified.document.deployment_id
-    for passes in ((None,), (None, "expired", "not-yet-valid")):
+    for late in ((), ("expired", "not-yet-valid")):
         good = [
             report.verified
             for report in reports
             if report.verified is not None
-            and (report.error.code if report.error else None) in passes
+            and (report.fits or (report.error is not None and report.error.code in late))
             and wanted in (None, report.verified.document.deployment_id)
         ]
         if good:

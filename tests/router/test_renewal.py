@@ -4,8 +4,13 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from devtools.simulator import Simulator
+from licensing.errors import Expired
+from licensing.license import RevocationTerms
 from portal.services.keys import published_keyset, unix
+from router.agent import best_grounds, read_grounds
 from router.config import parse_config
 from router.documents.keysets import take_update
 from router.lease.store import BUNDLE_FILE, LICENSE_FILE
@@ -13,7 +18,7 @@ from router.network.fetch import Answer, HttpFetch
 from router.network.renewal import Renewal
 from router.serve.guard import Guard
 from tests.fakes import FakeClock
-from tests.router.papers import AT, DAY_S, Vendor, identifier
+from tests.router.papers import AT, DAY_S, EXPIRES_AT, Vendor, identifier
 from tests.router.site import COMMAND, Site, Ticks
 
 CONFIG = b"""
@@ -182,3 +187,17 @@ def test_a_lease_outlives_the_keysets_that_follow_it(tmp_path: Path) -> None:
 
 def _no_version(version: int) -> bytes:
     raise AssertionError(f"version {version} is not needed")
+
+
+@pytest.mark.parametrize("at", [AT, EXPIRES_AT])
+def test_a_lease_is_asked_for_before_the_bundle_its_license_needs_is_there(at: int) -> None:
+    """The bundle comes with the lease."""
+    vendor = Vendor()
+    needs = RevocationTerms(require_current_bundle=True, min_version=0)
+    data = vendor.leased(revocation=needs)
+    assert best_grounds(data, data, vendor.trust(), at, None).license.document.mode == "lease"
+    if at == AT:
+        assert read_grounds(data, vendor.trust(), at, None)
+    else:
+        with pytest.raises(Expired):
+            read_grounds(data, vendor.trust(), at, None)
