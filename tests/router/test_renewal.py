@@ -10,10 +10,10 @@ from devtools.simulator import Simulator
 from licensing.errors import Expired
 from licensing.license import RevocationTerms
 from portal.services.keys import published_keyset, unix
-from router.agent import best_grounds, read_grounds
 from router.config import parse_config
 from router.documents.keysets import take_update
 from router.lease.store import BUNDLE_FILE, LICENSE_FILE
+from router.network.agent import best_grounds, read_grounds
 from router.network.fetch import Answer, HttpFetch
 from router.network.renewal import Renewal
 from router.serve.guard import Guard
