@@ -209,25 +209,23 @@ def start_entitlement(context: Context, *, account_id: str, entitlement_id: str)
 
 def end_lapsed(context: Context) -> int:
     """End grants nobody started in time, and live ones whose time is over; return how many."""
-    lapsed = context.session.scalars(
-        select(Entitlement).where(_UNSTARTED, Entitlement.start_by_at <= context.at)
-    ).all()
-    over = context.session.scalars(
-        select(Entitlement).where(Entitlement.state == "live", Entitlement.ends_at <= context.at)
-    ).all()
-    for entitlement, why in [
-        *((each, "not started") for each in lapsed),
-        *((each, "term over") for each in over),
-    ]:
-        entitlement.state = "ended"
-        entitlement.ended_at = context.at
-        entitlement.end_reason = why
-        record(
-            context,
-            "entitlement.ended",
-            "entitlement",
-            entitlement.id,
-            account_id=entitlement.account_id,
-            reason=why,
-        )
-    return len(lapsed) + len(over)
+    over = (
+        (_UNSTARTED & (Entitlement.start_by_at <= context.at), "not started"),
+        ((Entitlement.state == "live") & (Entitlement.ends_at <= context.at), "term over"),
+    )
+    ended = 0
+    for is_over, why in over:
+        for entitlement in context.session.scalars(select(Entitlement).where(is_over)).all():
+            entitlement.state = "ended"
+            entitlement.ended_at = context.at
+            entitlement.end_reason = why
+            record(
+                context,
+                "entitlement.ended",
+                "entitlement",
+                entitlement.id,
+                account_id=entitlement.account_id,
+                reason=why,
+            )
+            ended += 1
+    return ended

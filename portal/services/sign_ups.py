@@ -10,7 +10,7 @@ from portal.db.people import Person, person_by_email
 from portal.db.terms_of_use import TermsAcceptance
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict
-from portal.domain.identifiers import TERMS_ACCEPTANCE, new_id
+from portal.domain.identifiers import TERMS_OF_USE_ACCEPTANCE, new_id
 from portal.domain.names import clean_name
 from portal.services.accounts import add_person, open_account
 from portal.services.audit import record
@@ -70,7 +70,7 @@ def accept_terms(
     """Record that a person accepted the current terms."""
     context.session.add(
         TermsAcceptance(
-            id=new_id(TERMS_ACCEPTANCE, context.ports.randomness),
+            id=new_id(TERMS_OF_USE_ACCEPTANCE, context.ports.randomness),
             person_id=person_id,
             account_id=account_id,
             version=context.policy.terms_version,
