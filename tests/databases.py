@@ -6,8 +6,9 @@ from one copy to the next, so that SQLAlchemy compiles a statement once.
 """
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,6 +42,19 @@ def copied_file(migrated: Path, directory: Path) -> str:
     path = directory / "portal.sqlite3"
     shutil.copy(migrated, path)
     return f"sqlite:///{path}"
+
+
+def write_at_once(url: str) -> None:
+    """Write to a SQLite file without waiting for anybody.
+
+    Raises:
+        sqlite3.OperationalError: somebody holds the write lock.
+    """
+    path = make_url(url).database
+    assert path is not None
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
+        connection.execute("UPDATE accounts SET name = name")
+        connection.commit()
 
 
 def make_template(

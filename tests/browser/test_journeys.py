@@ -209,7 +209,12 @@ def check_without_our_command(page: Page, license_json: Path, keyset: Path) -> N
         (directory / "license.json").write_bytes(data)
         (directory / "keyset.json").write_bytes(keyset.read_bytes())
         ran = subprocess.run(
-            ["sh", "-c", recipe], cwd=directory, capture_output=True, text=True, timeout=30
+            ["sh", "-c", recipe],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
         if name == "genuine":
             assert ran.returncode == 0, ran

@@ -66,7 +66,7 @@ def killed_at(point: int, act: Callable[[Tell], object]) -> tuple[bool, int]:
         finally:
             os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         told = len(pipe.read())
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, told

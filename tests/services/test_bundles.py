@@ -1,60 +1,30 @@
 """Publishing bundles: what is published is still true then, and nobody waits for a signature."""
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
 
 from licensing.envelope import Envelope
 from licensing.revocation import RevocationBundle
-from portal.db.accounts import Account
 from portal.db.audit import AuditRow
 from portal.db.bundles import Bundle, latest_bundle
 from portal.db.licenses import License
 from portal.domain.errors import Unavailable
-from portal.domain.ports import Signer, Signers, SignerUnavailable
+from portal.domain.ports import SignerUnavailable
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Transactions
+from tests.databases import write_at_once
 from tests.factories.accounts import make_customer, make_deployment
 from tests.factories.licenses import issue, make_entitlement
-from tests.fakes import FakeClock, MemorySigners
+from tests.fakes import BusySigners, FakeClock, MemorySigners
 
 COMMAND = Actor("command")
 
 
-@dataclass
-class SlowSigners:
-    """The memory's keys; while each signature is made, something else happens."""
-
-    signers: Signers
-    meanwhile: Callable[[], object]
-
-    def signer(self, role: str, uri: str, keyid: str) -> Signer:
-        return SlowSigner(self.signers.signer(role, uri, keyid), self.meanwhile)
-
-
-@dataclass
-class SlowSigner:
-    """One key that takes its time."""
-
-    signer: Signer
-    meanwhile: Callable[[], object]
-
-    @property
-    def keyid(self) -> str:
-        return self.signer.keyid
-
-    def sign(self, message: bytes) -> bytes:
-        self.meanwhile()
-        return self.signer.sign(message)
-
-
 def while_signing(transactions: Transactions, meanwhile: Callable[[], object]) -> Transactions:
     """Return the same portal, in which something happens during each signature."""
-    slow = SlowSigners(transactions.ports.signers, meanwhile)
+    slow = BusySigners(transactions.ports.signers, meanwhile)
     return Transactions(
         transactions.database, replace(transactions.ports, signers=slow), transactions.policy
     )
@@ -90,28 +60,21 @@ def count_published(transactions: Transactions) -> int:
     return bundles
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_others_write_while_a_bundle_is_being_signed(
     transactions: Transactions, clock: FakeClock, database_url: str
 ) -> None:
-    """Also on SQLite, whose one write lock nobody may hold during a signature."""
-    written: list[str] = []
+    """SQLite has one write lock, and nobody may hold it during a signature."""
+    written: list[None] = []
 
     def write() -> None:
-        if not transactions.database.is_postgresql:
-            path = database_url.removeprefix("sqlite:///")
-            # Waits for nobody: were the lock held, this would fail at once.
-            with closing(sqlite3.connect(path, timeout=0)) as connection:
-                connection.execute("UPDATE accounts SET name = 'Written meanwhile'")
-                connection.commit()
-        else:
-            with transactions.writing(COMMAND) as context:
-                context.session.execute(update(Account).values(name="Written meanwhile"))
-        written.append("once")
+        write_at_once(database_url)
+        written.append(None)
 
     make_license(transactions)
     clock.advance(seconds=2)
     assert publish_bundle(while_signing(transactions, write), COMMAND) is not None
-    assert written == ["once"]
+    assert len(written) == 1
 
 
 def test_a_license_revoked_during_the_signature_is_in_the_bundle(
