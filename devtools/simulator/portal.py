@@ -49,7 +49,12 @@ from portal.domain.lease_errors import (
     UnknownInstance,
     UnsupportedMediaType,
 )
-from portal.domain.lease_requests import R, require_type, verify_enrolling, verify_from_instance
+from portal.domain.lease_requests import (
+    FromInstance,
+    require_type,
+    verify_enrolling,
+    verify_from_instance,
+)
 from portal.domain.leases import (
     Facts,
     Head,
@@ -337,7 +342,8 @@ class Simulator:
         """Retire an instance: its next lease ends its service."""
         for instance in self.db.instances.values():
             if instance.id == instance_id:
-                self._give_up_slot(instance)
+                if instance.head.slot_free_at is None:
+                    self._give_up_slot(instance)
                 instance.retired_at = self._at
 
     def backup(self) -> Database:
@@ -455,7 +461,8 @@ class Simulator:
     def _release(self, body: RequestBody) -> Answer:
         instance, request = self._verified(body, ReleaseRequest)
         head = instance.head
-        if request.document.lease_id == head.lease_id and head.released_at is None:
+        given_up = head.released_at is not None or instance.retired_at is not None
+        if request.document.lease_id == head.lease_id and not given_up:
             self._give_up_slot(instance)
             instance.head = replace(instance.head, released_at=self._at)
             self.log.append(("released", instance.id))
@@ -477,7 +484,9 @@ class Simulator:
         )
         instance.head = replace(instance.head, slot_free_at=free_at)
 
-    def _verified(self, body: RequestBody, model: type[R]) -> tuple[Instance, Verified[R]]:
+    def _verified(
+        self, body: RequestBody, model: type[FromInstance]
+    ) -> tuple[Instance, Verified[FromInstance]]:
         require_type(body.request, model)
         instance = self.db.instances.get(body.keyid)
         if instance is None:

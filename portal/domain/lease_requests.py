@@ -27,7 +27,7 @@ from portal.domain.lease_errors import (
     WrongAudience,
 )
 
-R = TypeVar("R", LeaseRequest, ReleaseRequest)
+FromInstance = TypeVar("FromInstance", LeaseRequest, ReleaseRequest)
 D = TypeVar("D", bound=InstanceDocument)
 
 
@@ -74,12 +74,12 @@ def named_ids(envelope: Envelope) -> tuple[str, str]:
 
 def verify_from_instance(
     envelope: Envelope,
-    model: type[R],
+    model: type[FromInstance],
     audience: Audience,
     *,
     public_key: bytes,
     instance_id: str,
-) -> Verified[R]:
+) -> Verified[FromInstance]:
     """Verify a request of an enrolled instance, whose key was found by the request's key id.
 
     Raises:
