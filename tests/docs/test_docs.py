@@ -274,6 +274,16 @@ def test_every_file_a_change_touches_exists() -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
+def test_every_file_the_architecture_names_exists() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:licensing|portal|router)/[\w./-]*)`", page))
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    for title in re.findall(r"^## The way of a .+$", page, re.MULTILINE)[1:]:
+        way = page.partition(f"{title}\n")[2].partition("\n## ")[0]
+        assert 5 <= len(re.findall(r"^\| \d \|", way, re.MULTILINE)) <= 8, title
+
+
 def test_every_name_a_change_touches_is_in_its_file() -> None:
     page = (DOCS / "contributing" / "where-changes-go.md").read_text()
     checked = 0
