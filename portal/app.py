@@ -12,6 +12,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from portal.domain.words import LIMIT_NAMES, MODE_NAMES
 from portal.services.sign_ins import TOUCH_EVERY, load, person_of_token, touch
 from portal.web import (
     accounts,
@@ -43,7 +44,6 @@ from portal.web.portal import STATIC, TEMPLATES, WebPortal, portal, request_acto
 from portal.web.problems import HTTPS_REQUIRED, problem
 from portal.web.sessions import CookieSessions, User
 from portal.web.templating import init_templating
-from portal.web.words import LIMIT_NAMES, TERM_NAMES
 
 MAX_FORM_BYTES = 256 * 1024
 MAX_FORM_PARTS = 200
@@ -99,7 +99,7 @@ def create_app(web: WebPortal) -> Flask:
     clock = web.transactions.ports.clock
     assets = init_templating(app, now=clock.now, templates=TEMPLATES, static=STATIC)
 
-    app.jinja_env.globals.update(term_names=TERM_NAMES, limit_names=LIMIT_NAMES)
+    app.jinja_env.globals.update(limit_names=LIMIT_NAMES, mode_names=MODE_NAMES)
 
     # Pages get the person from `_viewer`, which asks nothing of a database that may be away.
     login = LoginManager(app, add_context_processor=False)

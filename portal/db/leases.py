@@ -79,7 +79,6 @@ _HEAD = (
         _LEASES.c.envelope.label("answer"),
         _LICENSES.c.id.label("license_id"),
         _LICENSES.c.deployment_id.label("license_deployment_id"),
-        _LICENSES.c.state.label("license_state"),
         _LICENSES.c.payload.label("license_payload"),
         _LICENSES.c.payload_sha256.label("license_sha256"),
         _LICENSES.c.released_at.label("license_released_at"),
@@ -147,7 +146,6 @@ class Head(NamedTuple):
     answer: bytes | None
     license_id: str | None
     license_deployment_id: str | None
-    license_state: str | None
     license_payload: bytes | None
     license_sha256: str | None
     license_released_at: datetime | None

@@ -1,5 +1,6 @@
 """People: who they are, and the roles of those who are staff."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, select
@@ -44,6 +45,12 @@ class StaffRole(Base):
 def person_by_email(session: Session, email: str) -> Person | None:
     """Find the person of this address, compared without case."""
     return session.scalar(select(Person).where(Person.email == email.strip().lower()))
+
+
+def people_of(session: Session, person_ids: Collection[str | None]) -> dict[str, Person]:
+    """Return these people by id; what is None or nobody's id is left out."""
+    wanted = {each for each in person_ids if each is not None}
+    return {each.id: each for each in session.scalars(select(Person).where(Person.id.in_(wanted)))}
 
 
 def staff_roles(session: Session, person_id: str) -> frozenset[str]:

@@ -24,7 +24,7 @@ PERSON: Final = "per"
 RECOVERY_CODE: Final = "rec"
 REQUEST: Final = "rqs"
 SIGN_IN: Final = "sgn"
-TERMS_ACCEPTANCE: Final = "acc"
+TERMS_OF_USE_ACCEPTANCE: Final = "acc"
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 

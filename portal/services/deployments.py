@@ -5,7 +5,7 @@ import unicodedata
 from sqlalchemy import func, select
 
 from portal.db.accounts import lock_account
-from portal.db.deployments import Deployment
+from portal.db.deployments import Deployment, deployments_of
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.identifiers import DEPLOYMENT, new_id
 from portal.services.audit import record
@@ -74,3 +74,8 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
     if deployment is None or deployment.account_id != account_id:
         raise NotFound("There is no such deployment in this account.")
     return deployment
+
+
+def deployment_names(context: Context, account_id: str) -> list[tuple[str, str]]:
+    """Return ids and names of an account's open deployments, oldest first."""
+    return [(each.id, each.name) for each in deployments_of(context.session, account_id)]

@@ -34,6 +34,7 @@ from portal.domain.lease_errors import (
     KeyEnrolled,
 )
 from portal.domain.leases import Seat, slots_held
+from portal.domain.standing import LicenseState
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.instances import instances_of
@@ -237,9 +238,9 @@ def _require_enrollable(
     if license_.mode != "lease":
         raise EnrollmentRefused("The license works offline; it needs no enrollment.")
     now = standing(context, license_)
-    if now.state != "issued":
+    if now.state is not LicenseState.ISSUED:
         raise EnrollmentRefused(f"The license is {now.state}.")
-    fingerprints = license_.fingerprints or []
+    fingerprints = () if license_.document is None else license_.document.binding.fingerprints
     if fingerprints and request.fingerprint not in fingerprints:
         raise EnrollmentRefused("The license is bound to another fingerprint.")
     return license_

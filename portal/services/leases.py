@@ -59,6 +59,7 @@ from portal.domain.leases import (
     next_step,
     slots_held,
 )
+from portal.domain.standing import LicenseFacts, LicenseState, standing_of
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.instances import give_up_slot, instances_of
@@ -487,15 +488,23 @@ def _status(
     context: Context, head: Head, license_: LicensePayload
 ) -> tuple[str, str | None, str | None]:
     """Return status, reason and successor for the lease, as the deployment is at this moment."""
-    at = context.at
-    if head.revoked_at is not None:
-        return "revoked", "withdrawn", None
-    if head.is_held:
-        return "suspended", "on-hold", None
-    if head.superseded_at is not None and head.superseded_at <= at:
-        return "superseded", "replaced", head.superseded_by
-    if license_.expires_at <= unix(at):
-        return "ended", "expired", None
+    now = standing_of(
+        LicenseFacts(
+            released_at=head.license_released_at,
+            expires_at=_instant(license_.expires_at),
+            superseded_at=head.superseded_at,
+            superseded_by=head.superseded_by,
+            revoked_at=head.revoked_at,
+            is_held=head.is_held,
+        ),
+        context.at,
+    )
+    if now.state is LicenseState.SUPERSEDED:
+        return now.state.value, now.reason, now.replaced_by
+    if now.state is LicenseState.EXPIRED:
+        return "ended", now.reason, None
+    if now.reason is not None:
+        return now.state.value, now.reason, None
     if head.retired_at is not None:
         return "ended", "retired", None
     return "active", None, None

@@ -1,35 +1,7 @@
-"""What features, limits, roles and acts are called on pages."""
+"""What acts are called on pages."""
 
 from typing import Final
 
-FEATURE_NAMES: Final = {
-    "admin_reports": "Admin reports",
-    "audit_export": "Audit export",
-    "dynamic_routing": "Dynamic routing",
-    "external_policy_routing": "External policy routing",
-    "model_group_contracts": "Model-group contracts",
-    "pii_filtering": "PII filtering",
-    "private_upstreams": "Private upstreams",
-    "retention_rollups": "Retention rollups",
-    "routing": "Routing",
-    "usage_export": "Usage export",
-    "usage_reporting": "Usage reporting",
-}
-LIMIT_NAMES: Final = {
-    "tokens_per_window": "Tokens in the window",
-    "window_s": "Window",
-    "max_concurrency": "Requests at once",
-    "max_instances": "Instances",
-    "max_seats": "Seats",
-}
-TERM_NAMES: Final = {
-    "mode": "How it runs",
-    "days": "Length",
-    "volume_tokens": "Volume",
-    "max_instances": "Instances",
-    "features": "Features",
-    "fingerprint": "Fingerprint",
-}
 ACTS: Final = {
     "account.created": "Account opened",
     "bundle.published": "Revocation bundle published",
@@ -40,6 +12,7 @@ ACTS: Final = {
     "entitlement.ended": "Terms ended",
     "entitlement.proposed": "Terms proposed",
     "instance.chain-adopted": "Lease chain taken up again",
+    "instance.courier-answered": "Lease made for a router without a network",
     "instance.enrolled": "Router enrolled",
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
@@ -50,6 +23,16 @@ ACTS: Final = {
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
     "license.requested": "License asked for",
+    "person.email-confirmed": "Address confirmed",
+    "person.factor-removed": "Second factor removed",
+    "person.factor-set-up": "Second factor set up",
+    "person.password-changed": "Password changed",
+    "person.recovery-code-used": "Recovery code used",
+    "person.reset-requested": "New password asked for",
+    "person.sign-in-ended": "Sign-in ended",
+    "person.signed-in": "Signed in",
+    "person.signed-out": "Signed out",
+    "person.signed-up": "Signed up",
     "request.approved": "Request approved",
     "request.declined": "Request declined",
     "request.granted-by-policy": "Request granted by policy",

@@ -8,6 +8,7 @@ from licensing.license import License as LicensePayload
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.audit import AuditRow
 from portal.db.licenses import License, licenses_of
+from portal.domain.catalog import fill_terms
 from portal.domain.errors import Conflict, Forbidden, Invalid, Unavailable
 from portal.services.context import Actor, Transactions
 from portal.services.entitlements import (
@@ -26,7 +27,7 @@ COMMAND = Actor("command")
 
 def test_an_evaluation_is_issued_as_its_template_says(transactions: Transactions) -> None:
     license_ = make_license(transactions)
-    assert license_.state == "issued"
+    assert license_.released_at is not None
     assert license_.envelope is not None
     with transactions.reading(COMMAND) as context:
         trust = KeysetTrust(current_keyset(context).document)
@@ -69,7 +70,7 @@ def test_the_payload_is_fixed_before_it_is_signed(
     with transactions.reading(COMMAND) as context:
         issued = context.session.get_one(License, asked.id)
     assert issued.payload == payload
-    assert issued.state == "issued"
+    assert issued.released_at is not None
 
 
 def test_nothing_is_visible_while_the_key_is_away(
@@ -89,7 +90,7 @@ def test_nothing_is_visible_while_the_key_is_away(
     signers.absent = set()
     issue_license(transactions, asked.id, COMMAND)
     with transactions.reading(COMMAND) as context:
-        assert context.session.get_one(License, asked.id).state == "issued"
+        assert context.session.get_one(License, asked.id).released_at is not None
 
 
 def test_a_successor_supersedes_after_the_overlap(
@@ -125,15 +126,18 @@ def test_a_pack_changes_budget_and_sku_and_nothing_else(transactions: Transactio
     assert after.expires_at == before.expires_at
 
 
-def test_a_second_pack_carries_the_first_over(transactions: Transactions) -> None:
+def test_a_second_pack_carries_the_first_over(transactions: Transactions, clock: FakeClock) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account)
     first = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-5m"))
+    clock.advance(seconds=1)
     second = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-25m"))
     budget = LicensePayload.parse(second.payload or b"").budget
     assert budget is not None
-    assert budget.carry_over_from == first.budget_id
-    assert budget.budget_id != first.budget_id
+    assert first.document is not None
+    assert first.document.budget is not None
+    assert budget.carry_over_from == first.document.budget.budget_id
+    assert budget.budget_id != first.document.budget.budget_id
 
 
 @pytest.mark.asvs("2.3.5")
@@ -145,7 +149,7 @@ def test_an_annual_contract_needs_two_people(transactions: Transactions) -> None
         made = propose_entitlement(
             context,
             deployment_id=deployment.id,
-            sku="enterprise-annual",
+            terms=fill_terms("enterprise-annual"),
             reason="contract 7",
             created_by=ann.id,
         )
@@ -185,7 +189,11 @@ def test_a_proposed_entitlement_cannot_be_issued(transactions: Transactions) -> 
     deployment = make_deployment(transactions, account)
     with transactions.writing(COMMAND) as context:
         made = propose_entitlement(
-            context, deployment_id=deployment.id, sku="eval-72h", reason="x", created_by=None
+            context,
+            deployment_id=deployment.id,
+            terms=fill_terms("eval-72h"),
+            reason="x",
+            created_by=None,
         )
     with pytest.raises(Conflict), transactions.writing(COMMAND) as context:
         request_issue(context, made.id, cause="start")

@@ -10,7 +10,7 @@ from licensing.license import License as LicensePayload
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.requests import Request
-from portal.db.terms_of_use import TermsAcceptance
+from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.requests import ask_for_pilot
@@ -64,7 +64,7 @@ def test_an_evaluation_is_granted_and_issued_within_one_step_of_the_worker(
         assert (payload.sku, payload.mode) == ("eval-72h", "lease")
         assert payload.expires_at - payload.issued_at == 72 * 3600
         assert payload.features == ("routing",) or list(payload.features) == ["routing"]
-        accepted = context.session.query(TermsAcceptance).filter_by(occasion="request").all()
+        accepted = context.session.query(TermsOfUseAcceptance).filter_by(occasion="request").all()
         assert len(accepted) == 1
     mails = office.mails("jo@newco.example")
     assert "license" in mails[-1].subject.lower()
@@ -120,8 +120,8 @@ def test_fields_nobody_offered_change_nothing(
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
         assert row.sku == "eval-72h"
-        assert row.limits is not None
-        assert row.limits["max_instances"] == 1
+        assert row.document is not None
+        assert row.document.limits.max_instances == 1
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_a_fingerprint_is_made_or_brought(
     office.work()
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
-        assert row.fingerprints is not None
-        (fingerprint,) = row.fingerprints
+        assert row.document is not None
+        (fingerprint,) = row.document.binding.fingerprints
     assert fingerprint.startswith("fp_")
     page = customer.get(f"/account/licenses/{row.id}")
     assert f"--fingerprint {fingerprint}" in page.text
@@ -256,7 +256,7 @@ def test_a_pilot_goes_to_staff_and_back(
     assert done.path == f"/staff/requests/{request_id}"
     mail = office.mails("jo@newco.example")[-1]
     assert "Two weeks, then we talk." in mail.text
-    assert "Days: asked 30 days, granted 14 days" in mail.text
+    assert "Length: asked 30 days, granted 14 days" in mail.text
     assert re.search(r"until \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
     page = customer.get(f"/account/requests/{request_id}")
     assert "14 days" in page.text
@@ -271,10 +271,10 @@ def test_a_pilot_goes_to_staff_and_back(
         row = context.session.query(License).one()
         assert row.expires_at is not None
         assert row.not_before_at is not None
-        assert row.limits is not None
+        assert row.document is not None
         assert row.expires_at - row.not_before_at == timedelta(days=14)
-        assert row.limits["max_instances"] == 2
-        assert row.limits["tokens_per_window"] == 2_000_000
+        assert row.document.limits.max_instances == 2
+        assert row.document.limits.tokens_per_window == 2_000_000
 
 
 def test_a_declined_pilot_says_why_in_mail_and_page(
