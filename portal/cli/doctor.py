@@ -9,20 +9,12 @@ from sqlalchemy.exc import OperationalError
 from portal.cli.output import show
 from portal.cli.wired import COMMAND, wired
 from portal.config import PROCESSES, BadSetting, load_settings
-from portal.db import migrate
 from portal.db.session import Database, make_engine
-from portal.services.health import Finding, findings
+from portal.services.health import Finding, check_schema, findings
 
 ALL_KEYS = ("license", "lease", "revocation")
 KEYS_OF_WEB = ("lease",)
 NOT_WELL = 7
-
-
-def _schema(database: Database) -> Finding:
-    current, head = migrate.current(database.engine), migrate.head()
-    if current != head:
-        return Finding("schema", False, f"at {current}, not {head}; run `portal db upgrade`")
-    return Finding("schema", True, head)
 
 
 def _examine(process: str | None) -> list[Finding]:
@@ -34,7 +26,7 @@ def _examine(process: str | None) -> list[Finding]:
     found = [Finding("settings", True, f"origin {settings.origin}")]
     database = Database(make_engine(settings.database_url))
     try:
-        schema = _schema(database)
+        schema = check_schema(database)
     except OperationalError as error:
         text = str(error.orig).strip().splitlines()[0]
         return [*found, Finding("database", False, f"{text}; check PORTAL_DATABASE_URL")]

@@ -8,10 +8,9 @@ import click
 
 from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, transactions, wired
-from portal.db.bundles import latest_bundle
-from portal.domain.errors import Conflict, Unavailable
+from portal.domain.errors import Conflict
 from portal.services.audit_seals import check_anchors, verify_chain
-from portal.services.bundles import publish_bundle
+from portal.services.bundles import publish_bundle, published_bundle
 from portal.services.keys import init_keys, list_keys, published_keyset
 
 
@@ -45,7 +44,7 @@ def keys_list() -> dict[str, Any]:
                     "not_after_at": key.not_after_at,
                     "uri": key.uri,
                 }
-                for key in list_keys(context)
+                for key in list_keys(context).keys
             ]
         }
 
@@ -82,9 +81,7 @@ def bundle_publish() -> dict[str, Any]:
 def bundle_export(out: Path) -> dict[str, Any] | None:
     """Write the current bundle."""
     with transactions().reading(COMMAND) as context:
-        stored = latest_bundle(context.session)
-    if stored is None:
-        raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
+        stored = published_bundle(context)
     return write_file(out, stored.envelope, {"version": stored.version})
 
 

@@ -126,15 +126,29 @@ def held_since(
     return dict(session.execute(query).all())
 
 
+_NEWEST_FIRST = (License.revision.desc().nulls_first(), License.created_at.desc())
+"""A license that is still issuing has no revision yet and comes before all others."""
+
+
 def licenses_of(session: Session, deployment_id: str) -> list[License]:
-    """Return a deployment's licenses, newest first; one still issuing stands before all."""
+    """Return a deployment's licenses, newest first."""
     return list(
         session.scalars(
-            select(License)
-            .where(License.deployment_id == deployment_id)
-            .order_by(License.revision.desc().nulls_first(), License.created_at.desc())
+            select(License).where(License.deployment_id == deployment_id).order_by(*_NEWEST_FIRST)
         )
     )
+
+
+def newest_licenses(session: Session, account_id: str) -> dict[str, License]:
+    """Return the newest license of each of an account's deployments, by the deployment's id."""
+    place = func.row_number().over(partition_by=License.deployment_id, order_by=_NEWEST_FIRST)
+    placed = (
+        select(License.id, place.label("place")).where(License.account_id == account_id).subquery()
+    )
+    rows = session.scalars(
+        select(License).join(placed, placed.c.id == License.id).where(placed.c.place == 1)
+    )
+    return {row.deployment_id: row for row in rows}
 
 
 def current_license(session: Session, deployment_id: str) -> License | None:

@@ -4,26 +4,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
-
-from portal.db.drafts import FormDraft
-from portal.db.email_tokens import EmailToken
-from portal.db.emails import Email
-from portal.db.instances import Instance
-from portal.db.jobs import Job
-from portal.db.leases import Lease
-from portal.db.rate_limits import RateCount
 from portal.domain.ports import Mail, Mailer, MailTemplates, MailUndelivered
 from portal.jobs.worker import Handler, Schedule
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM, Transactions
-from portal.services.emails import SEND_EMAIL
+from portal.services.emails import SEND_EMAIL, note_sent, note_undelivered, open_letter
 from portal.services.entitlements import end_lapsed
 from portal.services.licenses import ISSUE_LICENSE, issue_license
-
-KEEP_DONE_JOBS = timedelta(days=30)
-KEEP_ANSWERS = timedelta(days=90)
+from portal.services.tidy import tidy
 
 
 class Handlers:
@@ -61,31 +50,19 @@ class Handlers:
         """
         email_id = str(payload["email_id"])
         with self._transactions.reading(SYSTEM) as context:
-            email = context.session.get_one(Email, email_id)
-            if email.state == "sent":
-                return
-            facts = dict(email.facts)
-            if email.sealed_secret is not None:
-                box = context.ports.secrets
-                facts["secret"] = box.open(email.sealed_secret, email.id).decode()
-        rendered = self._templates.render(email.template, facts)
-        mail = Mail(email.to_address, rendered.subject, rendered.text, rendered.html)
+            letter = open_letter(context, email_id)
+        if letter is None:
+            return
+        rendered = self._templates.render(letter.template, letter.facts)
+        mail = Mail(letter.to_address, rendered.subject, rendered.text, rendered.html)
         try:
             self._mailer.send(mail)
         except MailUndelivered as error:
             with self._transactions.writing(SYSTEM) as context:
-                context.session.execute(
-                    update(Email)
-                    .where(Email.id == email_id)
-                    .values(state="failed", last_error=str(error)[:500])
-                )
+                note_undelivered(context, email_id, str(error))
             raise
         with self._transactions.writing(SYSTEM) as context:
-            context.session.execute(
-                update(Email)
-                .where(Email.id == email_id)
-                .values(state="sent", sent_at=context.at, sealed_secret=None, last_error=None)
-            )
+            note_sent(context, email_id)
 
     def seal(self) -> None:
         """Seal the audit rows that were committed since the last seal."""
@@ -103,21 +80,6 @@ class Handlers:
             end_lapsed(context)
 
     def tidy(self) -> None:
-        """Remove what nobody needs any more: spent tokens, old drafts, counts and done jobs."""
+        """Remove what nobody needs any more."""
         with self._transactions.writing(SYSTEM) as context:
-            at = context.at
-            for statement in (
-                delete(FormDraft).where(FormDraft.expires_at <= at),
-                delete(RateCount).where(RateCount.window_ends_at <= at),
-                delete(EmailToken).where(EmailToken.expires_at <= at - KEEP_DONE_JOBS),
-                delete(Job).where(Job.done_at <= at - KEEP_DONE_JOBS),
-                update(Lease)
-                .where(
-                    Lease.issued_at <= at - KEEP_ANSWERS,
-                    Lease.envelope.is_not(None),
-                    # An instance's last lease is kept whole, however old it is.
-                    Lease.id.not_in(select(Instance.lease_id)),
-                )
-                .values(envelope=None),
-            ):
-                context.session.execute(statement)
+            tidy(context)

@@ -7,9 +7,9 @@ from portal.db.people import Person, person_by_email
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict, NotFound
 from portal.domain.identifiers import ACCOUNT, MEMBER, PERSON, new_id
+from portal.domain.names import clean_name
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.deployments import clean_name
 from portal.services.email_tokens import SET_PASSWORD, send_token
 
 
@@ -103,12 +103,6 @@ def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]
     return [(member, person) for member, person in rows]
 
 
-def names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
-    """Return people's names; staff are named as staff alone to customers."""
-    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
-    return {each.id: "staff" if each.kind == "staff" else each.name for each in people}
-
-
 def search_accounts(context: Context, text: str, most: int = 100) -> list[Account]:
     """Return accounts whose id, name or domain holds `text`; all, newest first, for none."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id).limit(most)
@@ -120,9 +114,3 @@ def search_accounts(context: Context, text: str, most: int = 100) -> list[Accoun
             | Account.email_domain.icontains(words, autoescape=True)
         )
     return list(context.session.scalars(query))
-
-
-def staff_names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
-    """Return people's names as staff may see them."""
-    people = context.session.scalars(select(Person).where(Person.id.in_(person_ids)))
-    return {each.id: each.name for each in people}

@@ -1,11 +1,21 @@
-"""Writing the audit trail. The row is part of the act: without it the act does not happen."""
+"""Writing and reading the audit trail.
 
-from typing import Any
+The row is part of the act: without it the act does not happen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import select
 
 from portal.db.audit import AuditRow
+from portal.db.people import Person, people_of
 from portal.services.context import Context
+
+PAGE: Final = 100
+"""Rows on a page of the trail."""
 
 
 def record(
@@ -41,16 +51,56 @@ def record(
     )
 
 
-def account_activity(context: Context, account_id: str, most: int = 100) -> list[AuditRow]:
-    """Return what happened in an account, newest first."""
-    return list(
-        context.session.scalars(
-            select(AuditRow)
-            .where(AuditRow.account_id == account_id)
-            .order_by(AuditRow.id.desc())
-            .limit(most)
+@dataclass(frozen=True)
+class Act:
+    """One line of what happened in an account, for those who may read it."""
+
+    at: datetime
+    action: str
+    actor_kind: str
+    actor_name: str | None
+    """None where nobody in particular acted."""
+    reason: str | None
+
+
+def activity_for_members(context: Context, account_id: str) -> tuple[Act, ...]:
+    """Return what an account's members may know of what happened in it, newest first.
+
+    Staff are not named to customers. What staff noted for themselves is theirs to know, and so are
+    their reasons: their words to the customer are on the request.
+    """
+    return tuple(
+        Act(
+            row.at,
+            row.action,
+            row.actor_kind,
+            actor.name if actor is not None and actor.kind == "customer" else None,
+            row.reason if row.actor_kind == "person" else None,
         )
+        for row, actor in _account_rows(context, account_id, 100)
+        if row.detail.get("audience") != "staff"
     )
+
+
+def activity_for_staff(context: Context, account_id: str) -> tuple[Act, ...]:
+    """Return what happened in an account lately, newest first."""
+    return tuple(
+        Act(row.at, row.action, row.actor_kind, actor.name if actor else None, row.reason)
+        for row, actor in _account_rows(context, account_id, 30)
+    )
+
+
+def _account_rows(
+    context: Context, account_id: str, most: int
+) -> list[tuple[AuditRow, Person | None]]:
+    rows = context.session.scalars(
+        select(AuditRow)
+        .where(AuditRow.account_id == account_id)
+        .order_by(AuditRow.id.desc())
+        .limit(most)
+    ).all()
+    people = people_of(context.session, {row.actor_id for row in rows})
+    return [(row, people.get(row.actor_id or "")) for row in rows]
 
 
 def trail_of(context: Context, *subject_ids: str) -> list[AuditRow]:
@@ -62,11 +112,17 @@ def trail_of(context: Context, *subject_ids: str) -> list[AuditRow]:
     )
 
 
-PAGE = 100
+@dataclass(frozen=True)
+class TrailPage:
+    """A page of the audit trail, newest first."""
+
+    rows: tuple[AuditRow, ...]
+    names: Mapping[str, str]
+    """The names of the people who acted, by id."""
 
 
-def search_trail(context: Context, text: str, *, before: int | None = None) -> list[AuditRow]:
-    """Return a page of audit rows, newest first, whose ids or action match `text`."""
+def search_trail(context: Context, text: str, *, before: int | None = None) -> TrailPage:
+    """Return a page of the rows whose ids or action match `text`, below the number `before`."""
     query = select(AuditRow).order_by(AuditRow.id.desc()).limit(PAGE)
     if before is not None and 0 < before < 2**63:
         query = query.where(AuditRow.id < before)
@@ -77,4 +133,6 @@ def search_trail(context: Context, text: str, *, before: int | None = None) -> l
             | (AuditRow.account_id == text)
             | AuditRow.action.startswith(text, autoescape=True)
         )
-    return list(context.session.scalars(query))
+    rows = tuple(context.session.scalars(query))
+    people = people_of(context.session, {row.actor_id for row in rows})
+    return TrailPage(rows, {each.id: each.name for each in people.values()})

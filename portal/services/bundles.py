@@ -19,6 +19,7 @@ from licensing.verify import KeysetTrust, verify_bundle
 from portal.db.audit import AuditSeal
 from portal.db.bundles import Bundle, latest_bundle
 from portal.db.licenses import License, held_since
+from portal.domain.errors import Unavailable
 from portal.domain.standing import LicenseState, standing_of
 from portal.services.audit import record
 from portal.services.context import Context
@@ -125,6 +126,18 @@ def publish_bundle(context: Context, *, only_if_due: bool = False) -> Bundle | N
     record(context, "bundle.published", "bundle", str(version), entries=len(entries))
     context.session.flush()
     return stored
+
+
+def published_bundle(context: Context) -> Bundle:
+    """Return the newest published bundle.
+
+    Raises:
+        Unavailable: none was published yet.
+    """
+    bundle = latest_bundle(context.session)
+    if bundle is None:
+        raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
+    return bundle
 
 
 def _anchor(context: Context) -> dict[str, Any] | None:

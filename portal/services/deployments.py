@@ -1,34 +1,55 @@
-"""Deployments: making them and finding them within their account."""
+"""Deployments: making them, finding them within their account, and what their pages show."""
 
-import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func, select
 
 from portal.db.accounts import lock_account
 from portal.db.deployments import Deployment, deployments_of
-from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
+from portal.db.instances import EnrollmentCode, Instance
+from portal.db.licenses import License, licenses_of, newest_licenses
+from portal.domain.errors import Conflict, LimitReached, NotFound
 from portal.domain.identifiers import DEPLOYMENT, new_id
+from portal.domain.names import clean_name
+from portal.domain.standing import Standing
 from portal.services.audit import record
 from portal.services.context import Context
+from portal.services.enrollments import enrollment_codes_of
+from portal.services.instances import Health, instance_health, instances_of
+from portal.services.licenses import standings
 
-MAX_DEPLOYMENTS = 50
-MAX_NAME_BYTES = 200
+MAX_DEPLOYMENTS: Final = 50
 
 
-def clean_name(text: str, field: str) -> str:
-    """Return a name fit for pages, mails and signed documents.
+@dataclass(frozen=True)
+class DeploymentFacts:
+    """A deployment in a list."""
 
-    Raises:
-        Invalid: empty, longer than 200 bytes of UTF-8, or with control characters.
-    """
-    name = unicodedata.normalize("NFC", " ".join(text.split()))
-    if not name:
-        raise Invalid("Enter a name.", field=field)
-    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        raise Invalid(f"A name has at most {MAX_NAME_BYTES} bytes.", field=field)
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise Invalid("A name has no control characters.", field=field)
-    return name
+    deployment: Deployment
+    license: License | None
+    """The newest one, which may still be issuing."""
+    standing: Standing | None
+    routers: tuple[Health, ...]
+
+
+@dataclass(frozen=True)
+class DeploymentPage:
+    """What the page of a deployment shows."""
+
+    deployment: Deployment
+    licenses: tuple[tuple[License, Standing], ...]
+    """The newest first."""
+    instances: tuple[tuple[Instance, Health], ...]
+    codes: tuple[EnrollmentCode, ...]
+    """Those that can still be used."""
+
+    @property
+    def current(self) -> License | None:
+        """The newest license that was released."""
+        released = (each for each, _ in self.licenses if each.released_at is not None)
+        return next(released, None)
 
 
 def create_deployment(context: Context, *, account_id: str, name: str) -> Deployment:
@@ -79,3 +100,41 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
 def deployment_names(context: Context, account_id: str) -> list[tuple[str, str]]:
     """Return ids and names of an account's open deployments, oldest first."""
     return [(each.id, each.name) for each in deployments_of(context.session, account_id)]
+
+
+def deployment_list(context: Context, account_id: str) -> tuple[DeploymentFacts, ...]:
+    """Return an account's open deployments, oldest first, with how each is."""
+    newest = newest_licenses(context.session, account_id)
+    standing_of = standings(context, list(newest.values()))
+    routers: defaultdict[str, list[Health]] = defaultdict(list)
+    for row in context.session.scalars(select(Instance).where(Instance.account_id == account_id)):
+        routers[row.deployment_id].append(instance_health(context, row))
+    return tuple(
+        DeploymentFacts(
+            each,
+            license_,
+            None if license_ is None else standing_of[license_.id],
+            tuple(routers[each.id]),
+        )
+        for each in deployments_of(context.session, account_id)
+        for license_ in (newest.get(each.id),)
+    )
+
+
+def deployment_page(context: Context, account_id: str, deployment_id: str) -> DeploymentPage:
+    """Return what the page of a deployment shows.
+
+    Raises:
+        NotFound: there is none in this account.
+    """
+    deployment = account_deployment(context, account_id, deployment_id)
+    licenses = licenses_of(context.session, deployment.id)
+    standing_of = standings(context, licenses)
+    return DeploymentPage(
+        deployment,
+        tuple((each, standing_of[each.id]) for each in licenses),
+        tuple(
+            (each, instance_health(context, each)) for each in instances_of(context, deployment.id)
+        ),
+        tuple(enrollment_codes_of(context, deployment.id)),
+    )

@@ -1,6 +1,8 @@
-"""Queuing mail. A message is a row and a job of the transaction that caused it."""
+"""E-mails: a message is a row and a job of the transaction that caused it, sent by the worker."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from sqlalchemy import select
 
@@ -11,7 +13,17 @@ from portal.domain.identifiers import EMAIL, new_id
 from portal.services.context import Context
 from portal.services.jobs import enqueue
 
-SEND_EMAIL = "send-email"
+SEND_EMAIL: Final = "send-email"
+LONGEST_ERROR: Final = 500
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A queued message with all that its template needs, its secret included."""
+
+    to_address: str
+    template: str
+    facts: Mapping[str, object]
 
 
 def queue_email(
@@ -89,3 +101,30 @@ def tell_staff(context: Context, template: str, facts: dict[str, Any], *roles: s
         queue_email(
             context, template, person.email, {"name": person.name, **facts}, person_id=person.id
         )
+
+
+def open_letter(context: Context, email_id: str) -> Letter | None:
+    """Return a queued message with its secret in clear; None when it was sent already."""
+    email = context.session.get_one(Email, email_id)
+    if email.state == "sent":
+        return None
+    facts: dict[str, object] = dict(email.facts)
+    if email.sealed_secret is not None:
+        facts["secret"] = context.ports.secrets.open(email.sealed_secret, email.id).decode()
+    return Letter(email.to_address, email.template, facts)
+
+
+def note_sent(context: Context, email_id: str) -> None:
+    """Note that a message was sent, and erase the secret it carried."""
+    email = context.session.get_one(Email, email_id)
+    email.state = "sent"
+    email.sent_at = context.at
+    email.sealed_secret = None
+    email.last_error = None
+
+
+def note_undelivered(context: Context, email_id: str, why: str) -> None:
+    """Note why a message could not be sent; it is tried again."""
+    email = context.session.get_one(Email, email_id)
+    email.state = "failed"
+    email.last_error = why[:LONGEST_ERROR]

@@ -7,11 +7,12 @@ from typing import Final
 from sqlalchemy import func, select
 
 from licensing.errors import LicensingError
+from portal.db import migrate
 from portal.db.bundles import latest_bundle
 from portal.db.emails import Email
 from portal.db.heartbeats import last_beat
 from portal.db.jobs import Job
-from portal.db.session import clock_difference
+from portal.db.session import Database, clock_difference
 from portal.domain.errors import PortalError
 from portal.domain.ports import SignerUnavailable
 from portal.services.audit_seals import sealing_is_late
@@ -58,6 +59,14 @@ def check_keyset(context: Context) -> Finding:
     left = keyset.expires_at - unix(context.at)
     detail = f"version {keyset.version}, {left // 86400} days left"
     return Finding("keyset", left > KEYSET_WARNING_S, detail)
+
+
+def check_schema(database: Database) -> Finding:
+    """Say whether the database is at this code's schema."""
+    current, head = migrate.current(database.engine), migrate.head()
+    if current != head:
+        return Finding("schema", False, f"at {current}, not {head}; run `portal db upgrade`")
+    return Finding("schema", True, head)
 
 
 def check_clock(context: Context) -> Finding:

@@ -1,6 +1,7 @@
 """Instances: finding them, saying how they are, and giving them up."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import select
 
@@ -13,6 +14,19 @@ from portal.domain.leases import slot_free_at
 from portal.services.audit import record
 from portal.services.context import Context
 
+_TOLD_TO_STOP: Final = (
+    "The router was told to stop serving; the license's page says why. It asks again by itself."
+)
+_ADVICE: Final = {
+    "suspended": _TOLD_TO_STOP,
+    "revoked": _TOLD_TO_STOP,
+    "superseded": _TOLD_TO_STOP,
+    "ended": _TOLD_TO_STOP,
+    "lapsed": "Its lease and grace are over. Check that the router runs and reaches this portal.",
+    "in-grace": "It serves on grace. Check that the router reaches this portal before grace ends.",
+    "overdue": "It has not renewed when it meant to. Check its connection to this portal.",
+}
+
 
 @dataclass(frozen=True)
 class Health:
@@ -22,6 +36,17 @@ class Health:
     """`serving`, `overdue`, `in-grace`, `lapsed`, `suspended`, `revoked`, `superseded`, `ended`,
     `released`, `retired`."""
     advice: str | None
+
+
+@dataclass(frozen=True)
+class InstancePage:
+    """What the page of an instance shows."""
+
+    instance: Instance
+    deployment: Deployment
+    health: Health
+    forks: tuple[Fork, ...]
+    """The newest first, 20 at most."""
 
 
 def instances_of(context: Context, deployment_id: str) -> list[Instance]:
@@ -61,32 +86,35 @@ def account_instance(context: Context, account_id: str, instance_id: str) -> Ins
 def instance_health(context: Context, instance: Instance) -> Health:
     """Say how an instance is at this unit's instant."""
     at = context.at
-    if instance.retired_at is not None:
-        return Health("retired", None)
-    if instance.released_at is not None:
-        return Health("released", None)
-    if instance.lease_status != "active":
-        return Health(
-            instance.lease_status,
-            "The router was told to stop serving; the license's page says why. It asks again by "
-            "itself.",
-        )
-    if at >= instance.lease_grace_until_at:
-        return Health(
-            "lapsed",
-            "Its lease and grace are over. Check that the router runs and reaches this portal.",
-        )
-    if at >= instance.lease_expires_at:
-        return Health(
-            "in-grace",
-            "It serves on grace. Check that the router reaches this portal before grace ends.",
-        )
-    if at > instance.renew_latest_at:
-        return Health(
-            "overdue",
-            "It has not renewed when it meant to. Check its connection to this portal.",
-        )
-    return Health("serving", None)
+    states = (
+        ("retired", instance.retired_at is not None),
+        ("released", instance.released_at is not None),
+        (instance.lease_status, instance.lease_status != "active"),
+        ("lapsed", at >= instance.lease_grace_until_at),
+        ("in-grace", at >= instance.lease_expires_at),
+        ("overdue", at > instance.renew_latest_at),
+        ("serving", True),
+    )
+    state = next(name for name, is_so in states if is_so)
+    return Health(state, _ADVICE.get(state))
+
+
+def instance_page(context: Context, account_id: str, instance_id: str) -> InstancePage:
+    """Return what the page of an instance shows.
+
+    Raises:
+        NotFound: there is none in this account.
+    """
+    instance = account_instance(context, account_id, instance_id)
+    forks = context.session.scalars(
+        select(Fork).where(Fork.instance_id == instance_id).order_by(Fork.id.desc()).limit(20)
+    )
+    return InstancePage(
+        instance,
+        context.session.get_one(Deployment, instance.deployment_id),
+        instance_health(context, instance),
+        tuple(forks),
+    )
 
 
 def give_up_slot(context: Context, instance: Instance) -> None:
@@ -131,15 +159,6 @@ def retire_instance(context: Context, instance_id: str, *, reason: str) -> Insta
         )
         context.session.flush()
     return instance
-
-
-def forks_of(context: Context, instance_id: str) -> list[Fork]:
-    """Return where an instance's chain forked, newest first."""
-    return list(
-        context.session.scalars(
-            select(Fork).where(Fork.instance_id == instance_id).order_by(Fork.id.desc()).limit(20)
-        )
-    )
 
 
 @dataclass(frozen=True)

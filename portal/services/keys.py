@@ -17,7 +17,7 @@ from licensing.keys import ZERO_SHA256, Key, Keyset, Root, key_id
 from licensing.names import PRODUCT, ROLES
 from licensing.verify import Verified, verify_keyset
 from portal.db.keys import KeysetVersion, SigningKey, latest_keyset
-from portal.domain.errors import Conflict, Unavailable
+from portal.domain.errors import NotFound, Unavailable
 from portal.domain.ports import KeyMaker, Signer, SignerUnavailable
 from portal.services.audit import record
 from portal.services.context import Context
@@ -38,6 +38,17 @@ class KeyFacts:
     not_before_at: int | None
     not_after_at: int | None
     uri: str | None
+
+
+@dataclass(frozen=True)
+class PublishedKeys:
+    """The keys of a keyset."""
+
+    version: int
+    """The keyset's."""
+    at: int
+    """When they were read, Unix time."""
+    keys: tuple[KeyFacts, ...]
 
 
 def unix(instant: datetime) -> int:
@@ -127,10 +138,7 @@ def current_keyset(context: Context) -> Verified[Keyset]:
     Raises:
         Unavailable: no keyset was published yet.
     """
-    stored = latest_keyset(context.session)
-    if stored is None:
-        raise Unavailable("There is no keyset yet; run `portal init`.")
-    return verify_keyset(stored.envelope, unix(context.at))
+    return verify_keyset(published_keyset(context).envelope, unix(context.at))
 
 
 def role_signer(context: Context, role: str) -> Signer:
@@ -169,7 +177,7 @@ def signer_of(context: Context, keyid: str) -> Signer:
     return context.ports.signers.signer(row.role, row.uri, row.keyid)
 
 
-def list_keys(context: Context) -> list[KeyFacts]:
+def list_keys(context: Context) -> PublishedKeys:
     """Return roots and keys as the current keyset publishes them.
 
     Raises:
@@ -177,11 +185,11 @@ def list_keys(context: Context) -> list[KeyFacts]:
     """
     keyset = current_keyset(context).document
     uris = {row.keyid: row.uri for row in context.session.scalars(select(SigningKey))}
-    roots = [
+    roots = (
         KeyFacts(root.keyid, "root", "active", None, None, uris.get(root.keyid))
         for root in keyset.roots
-    ]
-    keys = [
+    )
+    keys = (
         KeyFacts(
             key.keyid,
             key.role,
@@ -191,19 +199,20 @@ def list_keys(context: Context) -> list[KeyFacts]:
             uris.get(key.keyid),
         )
         for key in keyset.keys
-    ]
-    return roots + keys
+    )
+    return PublishedKeys(keyset.version, unix(context.at), (*roots, *keys))
 
 
 def keyset_version(context: Context, version: int) -> KeysetVersion:
     """Return one published keyset.
 
     Raises:
-        Conflict: that version was never published.
+        NotFound: that version was never published.
     """
-    stored = context.session.get(KeysetVersion, version)
+    # A number beyond the column's type is refused by PostgreSQL itself.
+    stored = context.session.get(KeysetVersion, version) if version < 2**31 else None
     if stored is None:
-        raise Conflict(f"Keyset {version} was never published.")
+        raise NotFound(f"Keyset {version} was never published.")
     return stored
 
 

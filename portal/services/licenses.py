@@ -19,23 +19,18 @@ from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
-from portal.db.audit import AuditRow
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
-from portal.db.instances import Instance
 from portal.db.licenses import License, current_license, held_since
-from portal.db.people import Person, people_of
-from portal.db.requests import Request
 from portal.db.session import clock_difference
 from portal.domain.entitlements import EntitlementState, Grant, compute_terms
 from portal.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from portal.domain.identifiers import LICENSE, new_id
 from portal.domain.standing import Standing, standing_of
 from portal.domain.terms import Mode
-from portal.services.audit import record, trail_of
+from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.emails import tell_members
-from portal.services.instances import instances_of
 from portal.services.jobs import enqueue
 from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
 
@@ -399,52 +394,3 @@ def search_licenses(context: Context, text: str, most: int = 200) -> list[Licens
     found = context.session.execute(query).all()
     now = standings(context, [license_ for license_, _ in found])
     return [LicenseRow(license_, now[license_.id], account) for license_, account in found]
-
-
-@dataclass(frozen=True)
-class LicenseHistory:
-    """All that staff see of a license: from the request to the routers that hold it."""
-
-    license: License
-    now: Standing
-    account: Account
-    deployment: Deployment
-    entitlement: Entitlement
-    asked: Request | None
-    instances: list[Instance]
-    trail: list[AuditRow]
-    """What happened to the request, the entitlement and the license, oldest first."""
-    people: dict[str, Person]
-    """Those who acted, by id."""
-
-    def actor_name(self, act: AuditRow) -> str:
-        """Return who acted: a person's name, or what kind of actor it was."""
-        person = self.people.get(act.actor_id or "")
-        return act.actor_kind if person is None else person.name
-
-
-def license_history(context: Context, license_id: str) -> LicenseHistory:
-    """Return the facts of staff's page of a license.
-
-    Raises:
-        NotFound: there is none.
-    """
-    license_ = find_license(context, license_id)
-    entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
-    subjects = [license_.id, entitlement.id]
-    asked = None
-    if entitlement.request_id is not None:
-        asked = context.session.get_one(Request, entitlement.request_id)
-        subjects.append(asked.id)
-    trail = trail_of(context, *subjects)
-    return LicenseHistory(
-        license=license_,
-        now=standing(context, license_),
-        account=context.session.get_one(Account, license_.account_id),
-        deployment=context.session.get_one(Deployment, license_.deployment_id),
-        entitlement=entitlement,
-        asked=asked,
-        instances=instances_of(context, license_.deployment_id),
-        trail=trail,
-        people=people_of(context.session, {each.actor_id for each in trail}),
-    )

@@ -19,7 +19,7 @@ from portal.db.licenses import License
 from portal.db.people import Person, people_of
 from portal.db.requests import Request, RequestMessage
 from portal.db.turns import take_turn
-from portal.domain.catalog import template_of
+from portal.domain.catalog import fill_terms, template_of
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.entitlements import check_terms
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
@@ -51,6 +51,11 @@ from portal.services.sign_ups import accept_terms_of_use
 
 MOST_OPEN: Final = 5
 """Undecided requests an account may have at once."""
+CHOSEN_BY_CUSTOMERS: Final = {
+    RequestKind.EVALUATION: {"mode", "features", "fingerprints"},
+    RequestKind.PILOT: {"mode", "features", "fingerprints", "volume"},
+}
+"""The terms a request may ask for otherwise than the SKU's template says."""
 STAFF_DECIDE: Final = Decision(("Staff decide on every pilot.",))
 
 
@@ -114,8 +119,12 @@ def submit_request(context: Context, *, account_id: str, person_id: str, ask: As
 
 
 def _asked_terms(context: Context, ask: Ask) -> Terms:
+    """Return the terms asked for, which are the SKU's but for what customers may choose."""
     if template_of(ask.terms.sku).source != ask.kind:
-        raise Invalid(f"{ask.terms.sku} is not had by a request for this.", field="sku")
+        raise Invalid(f"Ask for {ask.terms.sku} another way.", field="sku")
+    others = {each.term for each in differences(fill_terms(ask.terms.sku), ask.terms)}
+    if not others <= CHOSEN_BY_CUSTOMERS[ask.kind]:
+        raise Invalid("Only staff can change these terms.", field="terms")
     terms = replace(ask.terms, features=offered_features(ask.terms.sku, ask.terms.features))
     if ask.bind and not terms.fingerprints:
         fingerprint = f"fp_{crockford(context.ports.randomness.token(16))}"

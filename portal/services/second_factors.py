@@ -14,7 +14,7 @@ from sqlalchemy import delete, select, update
 
 from portal.db.people import Person
 from portal.db.second_factors import RecoveryCode, SecondFactor
-from portal.domain.errors import Conflict
+from portal.domain.errors import Conflict, Forbidden
 from portal.domain.identifiers import RECOVERY_CODE, crockford, new_id
 from portal.services.audit import record
 from portal.services.context import Context
@@ -125,7 +125,13 @@ def unused_recovery_codes(context: Context, person_id: str) -> int:
 
 
 def remove_factor(context: Context, person_id: str) -> None:
-    """Remove a person's factor and recovery codes, and tell them."""
+    """Remove a customer's factor and recovery codes, and tell them.
+
+    Raises:
+        Forbidden: the person is staff, who cannot be without.
+    """
+    if context.session.get_one(Person, person_id).kind == "staff":
+        raise Forbidden("Staff need a second factor.")
     context.session.execute(delete(RecoveryCode).where(RecoveryCode.person_id == person_id))
     context.session.execute(delete(SecondFactor).where(SecondFactor.person_id == person_id))
     record(context, "person.factor-removed", "person", person_id)

@@ -21,6 +21,7 @@ from portal.domain.roles import account_permissions, staff_permissions
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.email_tokens import new_token, token_hash
+from portal.services.second_factors import check_code, confirm_setup
 
 LIFETIME: Final = {"customer": timedelta(days=14), "staff": timedelta(hours=12)}
 IDLE: Final = {"customer": timedelta(days=14), "staff": timedelta(hours=2)}
@@ -84,10 +85,22 @@ def credentials(context: Context, email: str) -> Credentials | None:
     )
 
 
-def begin(context: Context, person_id: str, *, user_agent: str, rehashed: str | None = None) -> str:
+def begin(
+    context: Context,
+    person_id: str,
+    *,
+    user_agent: str,
+    rehashed: str | None = None,
+    factor_passed: bool = False,
+) -> str:
     """Sign a person in whose password was checked; return the new token.
 
-    `rehashed` is the password's hash with today's parameters, when the stored one is weaker.
+    Args:
+        context: the unit of work.
+        person_id: whose password was checked.
+        user_agent: what the browser calls itself; shown to the person.
+        rehashed: the password's hash with today's parameters, when the stored one is weaker.
+        factor_passed: whether this browser gave the second factor before.
     """
     person = context.session.get_one(Person, person_id)
     if rehashed is not None:
@@ -103,6 +116,7 @@ def begin(context: Context, person_id: str, *, user_agent: str, rehashed: str | 
             created_at=context.at,
             last_seen_at=context.at,
             reauthenticated_at=context.at,
+            factor_passed_at=context.at if factor_passed else None,
             expires_at=context.at + LIFETIME[person.kind],
             address=context.actor.address or "",
             user_agent=user_agent[:200],
@@ -177,6 +191,24 @@ def touch(context: Context, token: str) -> None:
         .where(SignIn.token_sha256 == token_hash(token), SignIn.ended_at.is_(None))
         .values(last_seen_at=context.at)
     )
+
+
+def pass_factor(context: Context, who: SignedIn, code: str) -> str | None:
+    """Return the browser's new token if the code passes as second factor; None if it does not."""
+    if not check_code(context, who.person_id, code):
+        return None
+    return rotate(context, who.token, factor_passed=True)
+
+
+def set_up_factor(context: Context, who: SignedIn, code: str) -> tuple[str, list[str]] | None:
+    """Confirm a new second factor by its first code.
+
+    Returns the browser's new token and the recovery codes; None if the code is wrong.
+    """
+    codes = confirm_setup(context, who.person_id, code)
+    if codes is None:
+        return None
+    return rotate(context, who.token, factor_passed=True), codes
 
 
 def rotate(

@@ -11,10 +11,10 @@ from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict
 from portal.domain.identifiers import TERMS_OF_USE_ACCEPTANCE, new_id
+from portal.domain.names import clean_name
 from portal.services.accounts import add_person, open_account
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.deployments import clean_name
 from portal.services.email_tokens import (
     CONFIRM_EMAIL,
     RESET_PASSWORD,

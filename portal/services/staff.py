@@ -1,5 +1,7 @@
 """Staff: the vendor's people, their roles, and who may approve what."""
 
+from collections import defaultdict
+
 from sqlalchemy import select
 
 from portal.db.people import Person, StaffRole, person_by_email, staff_roles
@@ -77,4 +79,7 @@ def list_staff(context: Context) -> list[tuple[Person, frozenset[str]]]:
     people = context.session.scalars(
         select(Person).where(Person.kind == "staff").order_by(Person.email)
     )
-    return [(person, staff_roles(context.session, person.id)) for person in people]
+    roles: defaultdict[str, set[str]] = defaultdict(set)
+    for row in context.session.scalars(select(StaffRole)):
+        roles[row.person_id].add(row.role)
+    return [(person, frozenset(roles[person.id])) for person in people]

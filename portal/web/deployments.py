@@ -5,11 +5,9 @@ from flask.typing import ResponseReturnValue
 from wtforms import IntegerField, StringField
 from wtforms.validators import InputRequired, Length
 
-from portal.db.deployments import deployments_of
-from portal.db.licenses import licenses_of
 from portal.domain import roles
 from portal.domain.errors import PortalError
-from portal.services import deployments, enrollments, instances, licenses
+from portal.services import deployments, enrollments
 from portal.web.access import for_members
 from portal.web.forms import Between, PortalForm
 from portal.web.limits import HOUR_S, limit
@@ -40,13 +38,9 @@ class CodeForm(PortalForm):
 @blueprint.get("/deployments")
 @for_members(roles.ACCOUNT_READ)
 def overview() -> ResponseReturnValue:
-    """List the deployments, each with its current license."""
+    """List the deployments, each with its newest license."""
     with portal().transactions.reading(request_actor()) as context:
-        rows = []
-        for each in deployments_of(context.session, account_id()):
-            newest = next(iter(licenses_of(context.session, each.id)), None)
-            state = None if newest is None else licenses.standing(context, newest).state
-            rows.append((each, newest, state, len(instances.instances_of(context, each.id))))
+        rows = deployments.deployment_list(context, account_id())
     return render_template("account/deployments.html", rows=rows)
 
 
@@ -78,27 +72,8 @@ def show(deployment_id: str) -> ResponseReturnValue:
 def page(deployment_id: str, form: CodeForm, status: int = 200) -> ResponseReturnValue:
     """Render a deployment's page."""
     with portal().transactions.reading(request_actor()) as context:
-        row = deployments.account_deployment(context, account_id(), deployment_id)
-        listed = [
-            (each, licenses.standing(context, each))
-            for each in licenses_of(context.session, row.id)
-        ]
-        enrolled = [
-            (each, instances.instance_health(context, each))
-            for each in instances.instances_of(context, row.id)
-        ]
-        codes = enrollments.enrollment_codes_of(context, row.id)
-    current = next((each for each, _ in listed if each.released_at is not None), None)
-    html = render_template(
-        "account/deployment.html",
-        row=row,
-        licenses=listed,
-        current=current,
-        instances=enrolled,
-        codes=codes,
-        form=form,
-    )
-    return html, status
+        facts = deployments.deployment_page(context, account_id(), deployment_id)
+    return render_template("account/deployment.html", page=facts, form=form), status
 
 
 @blueprint.post("/deployments/<deployment_id>/enrollment-codes")

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from portal.db.bundles import latest_bundle
-from portal.db.keys import KeysetVersion
-from portal.domain.errors import NotFound, Unavailable
-from portal.services.keys import published_keyset
+from portal.services import bundles, keys
 from portal.web.access import machine
 from portal.web.portal import portal, request_actor
 
@@ -31,10 +28,7 @@ def document(content: bytes) -> Response:
 def bundle() -> Response:
     """Answer with the newest revocation bundle."""
     with portal().transactions.reading(request_actor()) as context:
-        stored = latest_bundle(context.session)
-    if stored is None:
-        raise Unavailable("No bundle was published yet.")
-    return document(stored.envelope)
+        return document(bundles.published_bundle(context).envelope)
 
 
 @blueprint.get("/keyset.json")
@@ -42,7 +36,7 @@ def bundle() -> Response:
 def keyset() -> Response:
     """Answer with the newest keyset."""
     with portal().transactions.reading(request_actor()) as context:
-        return document(published_keyset(context).envelope)
+        return document(keys.published_keyset(context).envelope)
 
 
 @blueprint.get("/keysets/<int:version>.json")
@@ -50,10 +44,7 @@ def keyset() -> Response:
 def keyset_version(version: int) -> Response:
     """Answer with one keyset, for routers that step through the versions."""
     with portal().transactions.reading(request_actor()) as context:
-        stored = context.session.get(KeysetVersion, version) if version < 2**31 else None
-    if stored is None:
-        raise NotFound(f"Keyset {version} was never published.")
-    return document(stored.envelope)
+        return document(keys.keyset_version(context, version).envelope)
 
 
 @blueprint.get("/openapi.json")

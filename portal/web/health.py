@@ -2,8 +2,7 @@
 
 from flask import Blueprint, Response, jsonify
 
-from portal.db import migrate
-from portal.services.health import check_clock, check_signer
+from portal.services.health import check_clock, check_schema, check_signer
 from portal.web.access import public
 from portal.web.portal import portal, request_actor
 
@@ -22,7 +21,7 @@ def alive() -> Response:
 def ready() -> tuple[Response, int]:
     """Say whether database, schema, lease key and clock are as serving needs them."""
     app = portal()
-    schema = migrate.current(app.transactions.database.engine) == migrate.head()
+    schema = check_schema(app.transactions.database).well
     checks = {"schema": schema}
     if schema:
         with app.transactions.reading(request_actor()) as context:

@@ -5,7 +5,6 @@ from flask.typing import ResponseReturnValue
 from wtforms import StringField
 from wtforms.validators import InputRequired, Length
 
-from portal.db.deployments import Deployment
 from portal.domain import roles
 from portal.services import instances
 from portal.web.access import for_members
@@ -24,16 +23,8 @@ class RetireForm(PortalForm):
 def page(instance_id: str, form: RetireForm, status: int = 200) -> ResponseReturnValue:
     """Render an instance's page."""
     with portal().transactions.reading(request_actor()) as context:
-        row = instances.account_instance(context, account_id(), instance_id)
-        html = render_template(
-            "account/instance.html",
-            row=row,
-            deployment=context.session.get_one(Deployment, row.deployment_id),
-            health=instances.instance_health(context, row),
-            forks=instances.forks_of(context, row.id),
-            form=form,
-        )
-    return html, status
+        facts = instances.instance_page(context, account_id(), instance_id)
+    return render_template("account/instance.html", page=facts, form=form), status
 
 
 @blueprint.get("/<instance_id>")

@@ -1,12 +1,12 @@
 """A person's own security: password, second factor, where they are signed in."""
 
-from flask import Blueprint, flash, redirect, render_template, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from wtforms import PasswordField
 from wtforms.validators import InputRequired, Length
 
-from portal.domain.errors import Forbidden, Invalid
-from portal.services import second_factors, sign_ins, sign_ups
+from portal.domain.errors import Invalid
+from portal.services import overviews, second_factors, sign_ins, sign_ups
 from portal.services.passwords import check_new_password
 from portal.web.access import for_signed_in
 from portal.web.forms import PortalForm
@@ -35,9 +35,8 @@ def overview() -> ResponseReturnValue:
     """Show password, second factor and open sign-ins."""
     who = signed_in()
     with portal().transactions.reading(request_actor()) as context:
-        rows = sign_ins.open_sign_ins(context, who.person_id)
-        left = second_factors.unused_recovery_codes(context, who.person_id)
-    return render_template("account/security.html", rows=rows, who=who, recovery_codes_left=left)
+        facts = overviews.security_page(context, who.person_id)
+    return render_template("account/security.html", page=facts, who=who)
 
 
 @blueprint.route("/password", methods=["GET", "POST"])
@@ -49,27 +48,34 @@ def password() -> ResponseReturnValue:
     if form.validate_on_submit():
         limit("sign-in", who.email, 10, QUARTER_HOUR_S)
         known = check_password(who.email, form.password.data)
-        try:
-            if known is None:
-                raise Invalid("The current password is not right.", field="password")
-            check_new_password(form.new_password.data, who.email, who.name)
-        except Invalid as error:
-            form.show(error, {"password": "password" if known is None else "new_password"})
+        if known is None:
+            form.password.errors = [*form.password.errors, "The current password is not right."]
         else:
-            return set_password(known, form.new_password.data)
+            try:
+                return set_password(known, form.new_password.data)
+            except Invalid as error:
+                form.show(error, {"password": "new_password"})
     return render_template("account/password.html", form=form), 400 if form.errors else 200
 
 
 def set_password(known: sign_ins.Credentials, new_password: str) -> ResponseReturnValue:
-    """Store a checked new password and begin a new session in this browser alone."""
+    """Store a new password and begin a new session in this browser alone.
+
+    Raises:
+        Invalid: it is no good password.
+    """
     who = signed_in()
+    check_new_password(new_password, who.email, who.name)
     transactions = portal().transactions
     new_hash = transactions.ports.passwords.hash(new_password)
     with transactions.writing(request_actor()) as context:
         sign_ups.change_password(context, who.person_id, known.password_hash, new_hash)
-        token = sign_ins.begin(context, who.person_id, user_agent="")
-        if not who.factor_wanted and who.factor_is_set_up:
-            token = sign_ins.rotate(context, token, factor_passed=True)
+        token = sign_ins.begin(
+            context,
+            who.person_id,
+            user_agent=request.user_agent.string,
+            factor_passed=who.factor_is_set_up,
+        )
     start_session(token)
     flash("Your password is changed. You are signed out everywhere else.", "good")
     return redirect(url_for("security.overview"))
@@ -98,10 +104,7 @@ def recovery_codes() -> ResponseReturnValue:
 @for_signed_in(fresh=True)
 def remove_factor() -> ResponseReturnValue:
     """Remove one's second factor; staff cannot be without."""
-    who = signed_in()
-    if who.kind == "staff":
-        raise Forbidden("Staff need a second factor.")
     with portal().transactions.writing(request_actor()) as context:
-        second_factors.remove_factor(context, who.person_id)
+        second_factors.remove_factor(context, signed_in().person_id)
     flash("The second factor is removed.", "warn")
     return redirect(url_for("security.overview"))

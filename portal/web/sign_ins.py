@@ -120,8 +120,7 @@ def second_factor() -> ResponseReturnValue:
     if form.validate_on_submit():
         limit("factor", who.person_id, 8, QUARTER_HOUR_S)
         with portal().transactions.writing(request_actor()) as context:
-            passed = second_factors.check_code(context, who.person_id, form.code.data)
-            token = sign_ins.rotate(context, who.token, factor_passed=True) if passed else None
+            token = sign_ins.pass_factor(context, who, form.code.data)
         if token is not None:
             start_session(token)
             return redirect(target)
@@ -134,18 +133,18 @@ def second_factor() -> ResponseReturnValue:
 def set_up_factor() -> ResponseReturnValue:
     """Show the secret of a new second factor and confirm it by its first code."""
     who = signed_in()
+    target = safe_next(request.args.get("next"), home())
     if who.factor_is_set_up:
-        return redirect(safe_next(request.args.get("next"), home()))
+        return redirect(target)
     form = CodeForm()
     transactions = portal().transactions
     if form.validate_on_submit():
         limit("factor", who.person_id, 8, QUARTER_HOUR_S)
         with transactions.writing(request_actor()) as context:
-            codes = second_factors.confirm_setup(context, who.person_id, form.code.data)
-            token = sign_ins.rotate(context, who.token, factor_passed=True) if codes else None
-        if codes is not None and token is not None:
+            done = sign_ins.set_up_factor(context, who, form.code.data)
+        if done is not None:
+            token, codes = done
             start_session(token)
-            target = safe_next(request.args.get("next"), home())
             return render_template("public/recovery-codes.html", codes=codes, target=target)
         form.code.errors = [*form.code.errors, "That code is not right. Wait for the next one."]
     with transactions.writing(request_actor()) as context:

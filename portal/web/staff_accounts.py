@@ -3,10 +3,8 @@
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
-from portal.db.deployments import deployments_of
-from portal.db.licenses import licenses_of
 from portal.domain import roles
-from portal.services import accounts, audit, licenses, requests
+from portal.services import accounts, overviews
 from portal.web.access import for_staff
 from portal.web.portal import portal, request_actor
 from portal.web.words import act_name
@@ -29,19 +27,14 @@ def overview() -> ResponseReturnValue:
 def show(account_id: str) -> ResponseReturnValue:
     """Show an account: people, deployments, requests, activity."""
     with portal().transactions.reading(request_actor()) as context:
-        row = accounts.find_account(context, account_id)
-        held = []
-        for each in deployments_of(context.session, row.id):
-            newest = next(iter(licenses_of(context.session, each.id)), None)
-            state = None if newest is None else licenses.standing(context, newest).state
-            held.append((each, newest, state))
-        asked = requests.account_requests(context, row.id)
-        people = accounts.members_of(context, row.id)
-        trail = audit.account_activity(context, row.id, most=30)
+        facts = overviews.staff_account_page(context, account_id)
     entries = [
-        {"title": act_name(each.action), "at": each.at, "by": each.actor_kind, "text": each.reason}
-        for each in trail
+        {
+            "title": act_name(each.action),
+            "at": each.at,
+            "by": each.actor_name or each.actor_kind,
+            "text": each.reason,
+        }
+        for each in facts.activity
     ]
-    return render_template(
-        "staff/account.html", row=row, held=held, asked=asked, people=people, entries=entries
-    )
+    return render_template("staff/account.html", page=facts, entries=entries)

@@ -4,7 +4,7 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from portal.domain import roles
-from portal.services import accounts, audit, health, keys
+from portal.services import audit, health, keys
 from portal.web.access import for_staff
 from portal.web.portal import portal, request_actor
 from portal.web.words import act_name
@@ -26,10 +26,8 @@ def overview() -> ResponseReturnValue:
 def published_keys() -> ResponseReturnValue:
     """Show the keys as the current keyset publishes them."""
     with portal().transactions.reading(request_actor()) as context:
-        rows = keys.list_keys(context)
-        version = keys.published_keyset(context).version
-        now = keys.unix(context.at)
-    return render_template("staff/keys.html", rows=rows, version=version, now=now)
+        published = keys.list_keys(context)
+    return render_template("staff/keys.html", published=published)
 
 
 @blueprint.get("/audit")
@@ -39,8 +37,5 @@ def trail() -> ResponseReturnValue:
     words = request.args.get("q", "")[:200].strip()
     before = request.args.get("before", type=int)
     with portal().transactions.reading(request_actor()) as context:
-        rows = audit.search_trail(context, words, before=before)
-        names = accounts.staff_names_of(context, {row.actor_id for row in rows if row.actor_id})
-    return render_template(
-        "staff/audit.html", rows=rows, names=names, words=words, act_name=act_name
-    )
+        page = audit.search_trail(context, words, before=before)
+    return render_template("staff/audit.html", page=page, words=words, act_name=act_name)

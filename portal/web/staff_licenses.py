@@ -4,7 +4,7 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from portal.domain import roles
-from portal.services import instances, licenses
+from portal.services import instances, licenses, overviews
 from portal.web.access import for_staff
 from portal.web.portal import portal, request_actor
 from portal.web.words import act_name
@@ -27,7 +27,7 @@ def overview() -> ResponseReturnValue:
 def show(license_id: str) -> ResponseReturnValue:
     """Show request, approver, entitlement, payload hash, key, downloads and instances."""
     with portal().transactions.reading(request_actor()) as context:
-        page = licenses.license_history(context, license_id)
+        page = overviews.license_history(context, license_id)
     entries = [
         {
             "title": act_name(each.action),

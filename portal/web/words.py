@@ -44,6 +44,14 @@ ACTS: Final = {
 }
 
 
+ACTORS: Final = {"staff": "staff", "system": "the portal"}
+
+
+def actor_name(kind: str) -> str | None:
+    """Return who acted, as customers read it, where no name is known; None for whoever else."""
+    return ACTORS.get(kind)
+
+
 def act_name(action: str) -> str:
     """Return an act as people read it."""
     return ACTS.get(action) or action.replace(".", " ").replace("-", " ").capitalize()

@@ -1,9 +1,11 @@
 """People, accounts and deployments."""
 
-from portal.db.accounts import Account
+from portal.db.accounts import Account, Member
 from portal.db.deployments import Deployment
 from portal.db.people import Person, person_by_email
-from portal.services.accounts import create_account
+from portal.domain.email_addresses import parse_email
+from portal.domain.identifiers import MEMBER, new_id
+from portal.services.accounts import add_person, create_account
 from portal.services.context import Actor, Transactions
 from portal.services.deployments import create_deployment
 from portal.services.staff import create_staff
@@ -34,6 +36,24 @@ def make_customer(
         owner.password_hash = transactions.ports.passwords.hash(PASSWORD)
         owner.email_confirmed_at = context.at
     return account, owner
+
+
+def add_member(transactions: Transactions, account_id: str, role: str, email: str) -> Person:
+    """Add a confirmed person with a password to an account."""
+    with transactions.writing(COMMAND) as context:
+        person = add_person(context, "customer", parse_email(email), role.title())
+        person.email_confirmed_at = context.at
+        person.password_hash = context.ports.passwords.hash(PASSWORD)
+        context.session.add(
+            Member(
+                id=new_id(MEMBER, context.ports.randomness),
+                account_id=account_id,
+                person_id=person.id,
+                role=role,
+                created_at=context.at,
+            )
+        )
+    return person
 
 
 def make_deployment(

@@ -13,7 +13,7 @@ from portal.db.bundles import Bundle
 from portal.db.emails import Email
 from portal.db.entitlements import Entitlement
 from portal.db.heartbeats import last_beat
-from portal.db.jobs import Job, claim_job, due_jobs
+from portal.db.jobs import Job
 from portal.db.licenses import License
 from portal.domain.errors import Conflict
 from portal.domain.ports import Rendered
@@ -69,31 +69,6 @@ def test_it_issues_what_was_asked_and_tells_the_customer(
         "set-password",
         "license-issued",
     ]
-
-
-def test_the_same_job_is_written_once(transactions: Transactions) -> None:
-    for _ in range(2):
-        with transactions.writing(COMMAND) as context:
-            enqueue(context, "a", "k", {"n": 1})
-    with transactions.reading(COMMAND) as context:
-        assert context.session.query(Job).filter_by(kind="a").count() == 1
-
-
-def test_a_claim_is_one_workers_until_it_runs_out(
-    transactions: Transactions, clock: FakeClock
-) -> None:
-    with transactions.writing(COMMAND) as context:
-        enqueue(context, "a", "k")
-    with transactions.writing(COMMAND) as context:
-        (job_id,) = due_jobs(context.session, context.at, 10)
-        until = context.at + timedelta(minutes=5)
-        assert claim_job(context.session, job_id, "one", context.at, until)
-        assert not claim_job(context.session, job_id, "two", context.at, until)
-        assert due_jobs(context.session, context.at, 10) == []
-    clock.advance(minutes=5)
-    with transactions.writing(COMMAND) as context:
-        until = context.at + timedelta(minutes=5)
-        assert claim_job(context.session, job_id, "two", context.at, until)
 
 
 def test_a_poison_job_is_retried_then_parked_and_stops_nobody(

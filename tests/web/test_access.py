@@ -7,15 +7,12 @@ from flask import Flask
 from werkzeug.routing import Rule as UrlRule
 
 from devtools.access import MATRIX, access_matrix
-from portal.db.accounts import Member
 from portal.db.base import Base
-from portal.domain.email_addresses import parse_email
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES, account_permissions, staff_permissions
-from portal.services.accounts import add_person
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import enroll, verify_enrollment_request
 from portal.web.access import Rule
-from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
+from tests.factories.accounts import add_member, make_customer, make_deployment, make_staff
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -74,27 +71,11 @@ class House:
             self.lease_id = instance.lease_id
         self.request_id = ask_for_pilot(transactions, deployment_id=self.deployment.id)
         for role in set(ACCOUNT_ROLES) - {"owner"}:
-            self._member(role)
+            add_member(transactions, self.account.id, role, f"{role}@newco.example")
         for role in STAFF_ROLES:
             person = make_staff(transactions, f"{role}@vendor.test", role)
             set_up_factor(transactions, person.id)
         make_staff(transactions, "pending@vendor.test", "admin", "approver")
-
-    def _member(self, role: str) -> None:
-        with self.transactions.writing(COMMAND) as context:
-            address = parse_email(f"{role}@newco.example")
-            person = add_person(context, "customer", address, role.title())
-            person.email_confirmed_at = context.at
-            person.password_hash = context.ports.passwords.hash(PASSWORD)
-            context.session.add(
-                Member(
-                    id=f"mem_{person.id[4:]}",
-                    account_id=self.account.id,
-                    person_id=person.id,
-                    role=role,
-                    created_at=context.at,
-                )
-            )
 
     def visitor(self, who: str) -> Visitor:
         """Return a browser of somebody."""

@@ -7,9 +7,7 @@ from flask import Flask
 from sqlalchemy import delete
 
 from portal.db.people import Person, StaffRole, person_by_email
-from portal.db.second_factors import RecoveryCode, SecondFactor
-from portal.db.sign_ins import SignIn as SignInRow
-from portal.domain.ports import SealBroken
+from portal.db.second_factors import SecondFactor
 from portal.services.context import Actor, Transactions
 from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.factories.requests import ask_for_pilot
@@ -95,17 +93,6 @@ def test_the_token_rotates_and_a_copied_cookie_is_dead_after_sign_out(
     assert not inside(with_cookie(app, signed_in))
 
 
-def test_the_database_holds_no_token(visitor: Visitor, transactions: Transactions) -> None:
-    make_customer(transactions)
-    sign_in(visitor, OWNER)
-    with visitor.client.session_transaction() as session:
-        token = session["_user_id"]
-    assert len(token) >= 43
-    with transactions.reading(COMMAND) as context:
-        row = context.session.query(SignInRow).one()
-        assert token not in str(vars(row))
-
-
 @pytest.mark.asvs("7.4.2", "7.4.3")
 def test_a_new_password_ends_the_other_sign_ins_at_once(
     app: Flask, customer: Visitor, transactions: Transactions, office: Office
@@ -121,30 +108,7 @@ def test_a_new_password_ends_the_other_sign_ins_at_once(
     assert inside(customer)
     assert not inside(other)
     assert "password" in office.mails(OWNER)[-1].subject.lower()
-
-
-@pytest.mark.asvs("7.4.2")
-def test_disabling_a_person_ends_their_session_at_once(
-    customer: Visitor, transactions: Transactions
-) -> None:
-    assert inside(customer)
-    with transactions.writing(COMMAND) as context:
-        person = person_by_email(context.session, OWNER)
-        assert person is not None
-        person.disabled_at = context.at
-    assert not inside(customer)
-
-
-@pytest.mark.asvs("7.3.1", "7.3.2")
-def test_staff_sessions_end_after_two_idle_hours_and_after_twelve(
-    staff: StaffMaker, clock: FakeClock
-) -> None:
-    ann = staff("approver")
-    for _ in range(6):
-        clock.advance(minutes=110)
-        assert ann.get("/staff").path == "/staff"
-    clock.advance(minutes=61)
-    assert ann.get("/staff").path.startswith("/sign-in")
+    assert "Unknown browser" not in customer.get("/account/security").text
 
 
 @pytest.mark.asvs("7.3.1")
@@ -154,15 +118,6 @@ def test_an_idle_staff_session_ends(staff: StaffMaker, clock: FakeClock) -> None
     page = ann.get("/staff/requests")
     assert page.path == "/sign-in?next=/staff/requests"
     assert "session has ended" in page.html
-
-
-@pytest.mark.asvs("7.3.2")
-def test_customers_sessions_end_after_fourteen_days(customer: Visitor, clock: FakeClock) -> None:
-    for _ in range(13):
-        clock.advance(days=1)
-        assert inside(customer)
-    clock.advance(days=1)
-    assert not inside(customer)
 
 
 @pytest.mark.asvs("7.5.2")
@@ -216,24 +171,6 @@ def test_staff_must_set_up_a_second_factor_first(
     asked = sign_in(fourth, "ann@vendor.test")
     fourth.send(asked, {"code": recovery[0]}, status=400)
     assert any("recovery" in mail.subject.lower() for mail in office.mails("ann@vendor.test"))
-
-
-@pytest.mark.asvs("6.5.1", "6.5.2", "11.3.3")
-def test_secrets_are_sealed_for_their_row_and_codes_hashed(
-    transactions: Transactions,
-) -> None:
-    one = make_staff(transactions)
-    two = make_staff(transactions, "bob@vendor.test")
-    secret = set_up_factor(transactions, one.id)
-    set_up_factor(transactions, two.id)
-    with transactions.reading(COMMAND) as context:
-        first = context.session.get_one(SecondFactor, one.id)
-        second = context.session.get_one(SecondFactor, two.id)
-        assert secret.encode() not in first.sealed_secret
-        with pytest.raises(SealBroken):
-            context.ports.secrets.open(first.sealed_secret, second.person_id)
-        for row in context.session.query(RecoveryCode):
-            assert re.fullmatch(r"[0-9a-f]{64}", row.code_sha256)
 
 
 @pytest.mark.asvs("6.6.3", "6.3.1")
