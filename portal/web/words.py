@@ -53,5 +53,5 @@ def actor_name(kind: str) -> str | None:
 
 
 def act_name(action: str) -> str:
-    """Return an act as people read it."""
-    return ACTS.get(action) or action.replace(".", " ").replace("-", " ").capitalize()
+    """Return an act as people read it; one that is no longer recorded keeps its name."""
+    return ACTS.get(action, action)
