@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from flask import Flask
+from werkzeug.routing import Rule as UrlRule
 
-from portal.app import create_app
+from portal.app import Application, create_app
 from portal.config import load_settings
 from portal.db.session import Database, make_engine
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES
@@ -25,12 +25,19 @@ Every view states its rule (`portal/web/access.py`); a view without one answers 
 """
 
 
-def access_matrix(app: Flask) -> str:
+def rules_of(application: Application) -> list[tuple[UrlRule, Rule | None]]:
+    """Return the routes of both applications, each with its access rule if it states one."""
+    found = []
+    for app in (application.pages, application.machine):
+        with app.app_context():
+            found += [(rule, rule_of(rule.endpoint)) for rule in app.url_map.iter_rules()]
+    return found
+
+
+def access_matrix(application: Application) -> str:
     """Return the page: one row for each route, with the roles that get in."""
     lines = [INTRODUCTION, "| route | methods | who |", "|---|---|---|"]
-    for rule in sorted(app.url_map.iter_rules(), key=lambda each: each.rule):
-        with app.app_context():
-            access = rule_of(rule.endpoint)
+    for rule, access in sorted(rules_of(application), key=lambda each: each[0].rule):
         assert access is not None, f"{rule.rule} states no rule"
         methods = ", ".join(sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}))
         route = rule.rule.replace("|", "\\|")

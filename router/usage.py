@@ -8,7 +8,7 @@ failures of the upstream.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from router.decision import Decision
 from router.report import instant
@@ -24,17 +24,6 @@ Outcome = Literal[
     "client-gone",
     "router-failed",
 ]
-OUTCOMES: Final[tuple[Outcome, ...]] = (
-    "ok",
-    "license-denied",
-    "auth-denied",
-    "quota-denied",
-    "routing-failed",
-    "upstream-failed",
-    "invalid-request",
-    "client-gone",
-    "router-failed",
-)
 
 
 @dataclass

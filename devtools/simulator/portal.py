@@ -1,7 +1,9 @@
 """One deployment of a vendor, kept in memory, and what its portal answers to routers.
 
-Invariants: answers to one request id are equal byte for byte. A refusal changes nothing. Nothing is
-revoked because of a fork. Whoever drives it gives the time.
+Invariants: what a request gets is decided where the portal decides it, in `portal.domain.leases`
+and `portal.domain.lease_requests`; here stand only a vendor's acts, enrollment codes, and what the
+protocol says of clones and the portal does not do yet (`clone-suspected`, a new epoch). A refusal
+changes nothing. Nothing is revoked because of a fork. Whoever drives it gives the time.
 
 Source: the lease protocol.
 """
@@ -10,8 +12,11 @@ import copy
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
+
+from msgspec import structs
 
 from devtools.vectors.keys import (
     FILLERS,
@@ -24,17 +29,44 @@ from devtools.vectors.keys import (
 )
 from licensing.document import Document
 from licensing.encoding import b64decode, parse_json, sha256_hex
-from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest
+from licensing.enrollment import LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
-from licensing.errors import LicensingError, MalformedPayload, WrongType
-from licensing.keys import ZERO_SHA256, Key, Keyset, PublicKey, Root, loaded_key
-from licensing.lease import Lease
+from licensing.errors import LicensingError
+from licensing.keys import ZERO_SHA256, Key, Keyset, Root
 from licensing.license import Binding, Budget, LeaseTerms, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
+from licensing.request_body import RequestBody, read_lease_request, read_request
 from licensing.revocation import RevocationBundle, RevocationEntry
-from licensing.verify import KeysetTrust, verify_enrollment, verify_keyset, verify_lease
-from licensing.verify import verify_request as verify_signed
-from portal.domain.leases import Link, Step, active_span, budget_share, inactive_span, next_step
+from licensing.verify import Verified, verify_keyset
+from portal.domain.errors import NotFound, PortalError
+from portal.domain.identifiers import crockford
+from portal.domain.lease_errors import (
+    EnrollmentRefused,
+    KeyEnrolled,
+    LicenseMismatch,
+    MalformedRequest,
+    ProtocolError,
+    TooLarge,
+    UnknownInstance,
+    UnsupportedMediaType,
+)
+from portal.domain.lease_requests import (
+    FromInstance,
+    require_type,
+    verify_enrolling,
+    verify_from_instance,
+)
+from portal.domain.leases import (
+    Facts,
+    Head,
+    Known,
+    NextLease,
+    Step,
+    first_lease,
+    named_license,
+    next_lease,
+    slot_free_at,
+)
 
 MAX_BODY_BYTES: Final = 40 * 1024
 DAY_S: Final = 86_400
@@ -46,10 +78,6 @@ CODE_S: Final = DAY_S
 FORKS: Final = 3
 """So many within two lifetimes of a lease are a suspected clone."""
 ISSUER: Final = "metrum.ai"
-LeaseStatus = Literal["active", "suspended", "revoked", "superseded", "ended"]
-Standing = tuple[LeaseStatus, str | None, str | None]
-"""Status, reason, and the license that took its place."""
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _JSON: Final = "application/json"
 
 
@@ -63,13 +91,22 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Refusal(Exception):
-    """A request is refused; nothing changed."""
+class CloneSuspected(ProtocolError):
+    """The chain forked too often; a member has to say why."""
 
-    def __init__(self, status: int, code: str, detail: str, next_action: str = "") -> None:
-        super().__init__(code)
-        self.status, self.code, self.detail = status, code, detail
-        self.next_action = next_action or "See the lease protocol."
+    code = "clone-suspected"
+    status = 409
+    title = "Two routers seem to use one lease"
+    next_action = "Say on the instance's page what happened."
+
+
+@dataclass
+class Given:
+    """A lease that was given, and when."""
+
+    at: int
+    lease_id: str
+    envelope: bytes
 
 
 @dataclass
@@ -79,22 +116,20 @@ class Instance:
     id: str
     public_key: bytes
     keyid: str
-    enrolled_with: str
-    """The request id of its enrollment."""
     code: str
-    epoch: int = 1
-    seq: int = 0
-    sha256: str = ZERO_SHA256
-    lease: Lease | None = None
-    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    """When and what, by request id."""
+    head: Head
+    answers: dict[str, Given] = field(default_factory=dict)
+    """By request id."""
     forks: list[int] = field(default_factory=list)
     """When chains forked."""
     healing: bool = False
     """A member said what happened: the next request begins a new epoch."""
-    released: bool = False
-    retired: bool = False
-    usage: tuple[str, int] | None = None
+    retired_at: datetime | None = None
+
+    @property
+    def usage(self) -> tuple[str | None, int]:
+        """The budget it reported last, and the tokens it used of it."""
+        return self.head.usage_budget_id, self.head.usage_tokens
 
 
 @dataclass
@@ -139,6 +174,7 @@ class Simulator:
         """
         self._clock = clock
         self.origin = origin
+        self.former_origins: frozenset[str] = frozenset()
         self._ids = itertools.count(1)
         self.db = Database()
         self.log: list[tuple[str, str]] = []
@@ -153,6 +189,10 @@ class Simulator:
     def now(self) -> int:
         """The time (Unix seconds)."""
         return self._clock()
+
+    @property
+    def _at(self) -> datetime:
+        return _instant(self.now)
 
     @property
     def license(self) -> bytes:
@@ -300,7 +340,9 @@ class Simulator:
         """Retire an instance: its next lease ends its service."""
         for instance in self.db.instances.values():
             if instance.id == instance_id:
-                instance.retired = True
+                if instance.head.slot_free_at is None:
+                    self._give_up_slot(instance)
+                instance.retired_at = self._at
 
     def backup(self) -> Database:
         """Return a backup of the database."""
@@ -323,25 +365,15 @@ class Simulator:
             if method == "GET":
                 return self._document(path)
             return self._post(path, body, content_type)
-        except Refusal as refusal:
-            problem = {
-                "type": "about:blank",
-                "title": refusal.code,
-                "status": refusal.status,
-                "detail": refusal.detail,
-                "code": refusal.code,
-                "request_id": "simulated",
-                "next_action": refusal.next_action,
-            }
-            text = json.dumps(problem).encode()
-            return Answer(refusal.status, text, "application/problem+json")
+        except PortalError as refusal:
+            return _problem(refusal)
 
     def _document(self, path: str) -> Answer:
         named = {"/v1/keyset.json": self.keyset, "/v1/revocations/bundle.json": self.bundle}
         for number, keyset in enumerate(self.db.keysets, 1):
             named[f"/v1/keysets/{number}.json"] = keyset
         if path not in named:
-            raise Refusal(404, "not-found", "There is no such document.")
+            raise NotFound("There is no such document.")
         etag = f'"{sha256_hex(named[path])}"'
         return Answer(
             200, named[path], headers={"ETag": etag, "Cache-Control": "public, max-age=300"}
@@ -349,258 +381,178 @@ class Simulator:
 
     def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         if len(body) > MAX_BODY_BYTES:
-            raise Refusal(413, "too-large", "Send at most 40 KiB.")
+            raise TooLarge("Send at most 40 KiB.")
         if content_type != _JSON:
-            raise Refusal(415, "unsupported-media-type", "Send application/json.")
-        envelope, prev_lease = _parse_body(body)
+            raise UnsupportedMediaType("Send application/json.")
         if path == "/v1/enrollments":
-            return self._enroll(envelope)
+            return self._enroll(_read(body, read_request))
         if path == "/v1/leases":
-            return self._renew(envelope, prev_lease)
+            return self._renew(_read(body, read_lease_request))
         if path == "/v1/licenses":
-            self._lease_request(envelope)
+            instance, request = self._verified(_read(body, read_lease_request), LeaseRequest)
+            if self._known(instance, request.document).license_id is None:
+                raise LicenseMismatch("The named license is another deployment's.")
             return Answer(200, self.license)
         if path == "/v1/releases":
-            return self._release(envelope)
-        raise Refusal(404, "not-found", "There is no such endpoint.")
+            return self._release(_read(body, read_request))
+        raise NotFound("There is no such endpoint.")
 
-    def _enroll(self, envelope: Envelope) -> Answer:
-        try:
-            verified = verify_enrollment(envelope)
-        except (MalformedPayload, WrongType) as error:
-            raise Refusal(422, "invalid-request", error.detail) from error
-        except LicensingError as error:
-            raise Refusal(401, "bad-signature", error.detail) from error
+    def _enroll(self, body: RequestBody) -> Answer:
+        verified = verify_enrolling(body.request, self)
         request = verified.document
-        self._check_audience(request.aud)
         known = self.db.instances.get(verified.keyid)
         if known is not None:
-            kept = known.answers.get(request.request_id)
-            if kept is not None and known.code == request.code:
-                return Answer(201, kept[1])
-            raise Refusal(403, "enrollment-refused", "The key is enrolled.")
+            given = known.answers.get(request.request_id)
+            if given is None or known.code != request.code:
+                raise KeyEnrolled(f"This key enrolled as {known.id}.")
+            return _enrolled(known.id, given.envelope)
         code = self.db.codes.get(request.code)
-        license_ = self._named(request.license_id, request.license_sha256)
         if code is None or self.now >= code.until or code.uses_left < 1 or self.db.held:
-            raise Refusal(403, "enrollment-refused", "The code is not good for enrolling.")
-        self._check_slots(license_, None)
-        raw = b64decode(request.public_key)
-        instance = Instance(self._id("ins"), raw, verified.keyid, request.request_id, request.code)
-        _, body = self._sign_lease(instance, license_, request, verified.payload_sha256)
-        answer = json.dumps(
-            {"instance_id": instance.id, "lease": Envelope.parse(body).to_object()}
-        ).encode()
+            raise EnrollmentRefused("The code is not good for enrolling.")
+        facts = self._facts(
+            replace(
+                self._license_known(request.license_id),
+                instance_id=self._id("ins"),
+                keyid=verified.keyid,
+                public_key=b64decode(request.public_key),
+            )
+        )
+        try:
+            license_ = named_license(facts.known, request)
+        except LicenseMismatch as error:
+            raise EnrollmentRefused(error.message) from error
+        decided = first_lease(verified, facts, license_, self._at)
+        instance = Instance(
+            facts.known.instance_id,
+            facts.known.public_key,
+            verified.keyid,
+            request.code,
+            decided.head,
+        )
         code.uses_left -= 1
-        instance.answers[request.request_id] = (self.now, answer)
         self.db.instances[verified.keyid] = instance
         self.log.append(("enrolled", instance.id))
-        return Answer(201, answer)
+        return _enrolled(instance.id, self._give(instance, decided))
 
-    def _renew(self, envelope: Envelope, prev_lease: bytes | None) -> Answer:
-        instance, request, sha256 = self._lease_request(envelope)
-        kept = instance.answers.get(request.request_id)
-        if kept is not None:
-            if request.request_id == instance.enrolled_with or self.now - kept[0] > KEEP_S:
-                raise Refusal(409, "request-replayed", "This id was answered before.")
-            return Answer(200, kept[1])
-        license_ = self._named(request.license_id, request.license_sha256)
-        link = Link(instance.epoch, instance.seq, instance.sha256)
-        claimed = Link(request.prev_epoch, request.prev_seq, request.prev_sha256)
-        step = next_step(link, claimed)
-        healed, instance.healing = instance.healing, False
-        if healed:
-            instance.epoch, instance.seq = max(link.epoch, claimed.epoch) + 1, 0
-            instance.sha256, instance.forks = claimed.sha256, []
-        elif step is Step.AHEAD:
-            self._adopt(instance, claimed, prev_lease)
-        elif step is Step.FORK:
+    def _renew(self, body: RequestBody) -> Answer:
+        instance, request = self._verified(body, LeaseRequest)
+        head, asked = (
+            _new_epoch(instance.head, request) if instance.healing else (instance.head, request)
+        )
+        facts = self._facts(self._known(instance, request.document), instance, body.prev_lease)
+        decided = next_lease(head, asked, facts, self._at)
+        if isinstance(decided, bytes):
+            return Answer(200, decided)
+        if instance.healing:
+            instance.healing, instance.forks = False, []
+        elif decided.step is Step.FORK:
             recent = [at for at in instance.forks if self.now - at <= 2 * TTL_S]
             if len(recent) >= FORKS:
-                raise Refusal(409, "clone-suspected", "Say on the instance's page what happened.")
+                raise CloneSuspected("Two routers seem to use this lease.")
             instance.forks.append(self.now)
             self.log.append(("forked", instance.id))
-        try:
-            self._check_slots(license_, instance)
-        except Refusal:
-            instance.healing = healed
-            raise
-        if request.usage is not None:
-            instance.usage = (request.usage.budget_id, request.usage.tokens_total)
-        warning = step is Step.FORK and not healed
-        _, body = self._sign_lease(instance, license_, request, sha256, clone_warning=warning)
-        instance.answers[request.request_id] = (self.now, body)
-        instance.released = False
+        elif decided.step is Step.AHEAD:
+            self.log.append(("adopted", instance.id))
         self.log.append(("renewed", instance.id))
-        return Answer(200, body)
+        return Answer(200, self._give(instance, decided))
 
-    def _release(self, envelope: Envelope) -> Answer:
-        instance, request, _ = self._verified(envelope, ReleaseRequest)
-        assert isinstance(request, ReleaseRequest)
-        if instance.lease is not None and request.lease_id == instance.lease.lease_id:
-            instance.released = True
+    def _release(self, body: RequestBody) -> Answer:
+        instance, request = self._verified(body, ReleaseRequest)
+        head = instance.head
+        given_up = head.released_at is not None or instance.retired_at is not None
+        if request.document.lease_id == head.lease_id and not given_up:
+            self._give_up_slot(instance)
+            instance.head = replace(instance.head, released_at=self._at)
             self.log.append(("released", instance.id))
         return Answer(204, b"", "")
 
-    def _lease_request(self, envelope: Envelope) -> tuple[Instance, LeaseRequest, str]:
-        instance, request, sha256 = self._verified(envelope, LeaseRequest)
-        assert isinstance(request, LeaseRequest)
-        self._named(request.license_id, request.license_sha256)
-        return instance, request, sha256
+    def _give_up_slot(self, instance: Instance) -> None:
+        license_ = self.db.licenses[-1][1]
+        given_up = [
+            moment
+            for each in self.db.instances.values()
+            if each is not instance and (moment := each.head.released_at or each.retired_at)
+        ]
+        free_at = slot_free_at(
+            given_up,
+            self._at,
+            ttl_s=TTL_S if license_.lease is None else license_.lease.ttl_s,
+            max_instances=license_.limits.max_instances,
+            grace_until_at=instance.head.lease_grace_until_at,
+        )
+        instance.head = replace(instance.head, slot_free_at=free_at)
 
     def _verified(
-        self, envelope: Envelope, model: type[LeaseRequest] | type[ReleaseRequest]
-    ) -> tuple[Instance, LeaseRequest | ReleaseRequest, str]:
-        instance = self.db.instances.get(envelope.signatures[0].keyid)
+        self, body: RequestBody, model: type[FromInstance]
+    ) -> tuple[Instance, Verified[FromInstance]]:
+        require_type(body.request, model)
+        instance = self.db.instances.get(body.keyid)
         if instance is None:
-            raise Refusal(401, "unknown-instance", "No instance has this key.")
-        try:
-            key: PublicKey = loaded_key(instance.public_key)
-            verified = verify_signed(envelope, model, key)
-        except (MalformedPayload, WrongType) as error:
-            raise Refusal(422, "invalid-request", error.detail) from error
-        except LicensingError as error:
-            raise Refusal(401, "bad-signature", error.detail) from error
-        self._check_audience(verified.document.aud)
-        if verified.document.instance_id != instance.id:
-            raise Refusal(401, "unknown-instance", "The key is another instance's.")
-        return instance, verified.document, verified.payload_sha256
-
-    def _check_audience(self, aud: str) -> None:
-        if aud != self.origin:
-            raise Refusal(422, "wrong-audience", f"This portal is {self.origin}.")
-
-    def _named(self, license_id: str, sha256: str) -> License:
-        for data, license_ in self.db.licenses:
-            payload = Envelope.parse(data).payload
-            if license_.license_id == license_id and sha256_hex(payload) == sha256:
-                return license_
-        raise Refusal(403, "license-mismatch", "The license is another deployment's.")
-
-    def _check_slots(self, license_: License, asking: Instance | None) -> None:
-        most = license_.limits.max_instances
-        if most is None:
-            return
-        others = sum(
-            each is not asking
-            and not each.released
-            and each.lease is not None
-            and each.lease.serves(self.now)
-            for each in self.db.instances.values()
+            raise UnknownInstance("No instance was enrolled with this key.")
+        verified = verify_from_instance(
+            body.request, model, self, public_key=instance.public_key, instance_id=instance.id
         )
-        holds = asking is not None and not asking.released
-        if not holds and others >= most:
-            raise Refusal(403, "instances-exhausted", "All instances are in use.")
+        return instance, verified
 
-    def _adopt(self, instance: Instance, claimed: Link, prev_lease: bytes | None) -> None:
-        if prev_lease is None:
-            raise Refusal(409, "previous-lease-required", "Send the lease along.")
-        trust = KeysetTrust(verify_keyset(self.keyset, self.now).document)
-        try:
-            held = verify_lease(prev_lease, trust, self.now, instance_keyid=instance.keyid)
-        except LicensingError as error:
-            raise Refusal(422, "invalid-request", error.detail) from error
-        if Link(held.document.epoch, held.document.seq, held.payload_sha256) != claimed:
-            raise Refusal(422, "invalid-request", "prev_lease is another lease.")
-        instance.epoch, instance.seq, instance.sha256 = claimed.epoch, claimed.seq, claimed.sha256
-        self.log.append(("adopted", instance.id))
+    def _license_known(self, license_id: str) -> Known:
+        """Return what is known of the license of this id, with nobody who asks."""
+        current = self.db.licenses[-1][1]
+        named = [each for each in self.db.licenses if each[1].license_id == license_id]
+        payload = Envelope.parse(named[0][0]).payload if named else None
+        superseded_at = self.db.superseded_at.get(license_id)
+        return Known(
+            instance_id="",
+            account_id=current.customer_id,
+            deployment_id=current.deployment_id,
+            keyid="",
+            public_key=b"",
+            has_others=True,
+            license_id=license_id if named else None,
+            license_deployment_id=current.deployment_id if named else None,
+            license_payload=payload,
+            license_sha256=None if payload is None else sha256_hex(payload),
+            license_released_at=_instant(named[0][1].issued_at) if named else None,
+            superseded_at=None if superseded_at is None else _instant(superseded_at),
+            superseded_by=None if superseded_at is None else current.license_id,
+            revoked_at=self._at if self.db.revoked else None,
+            is_held=self.db.held,
+            latest_bundle=self.db.bundles[-1][0],
+            latest_keyset=len(self.db.keysets),
+            keyset_sha256=None,
+        )
 
-    def _sign_lease(
-        self,
-        instance: Instance,
-        license_: License,
-        request: LeaseRequest | EnrollmentRequest,
-        request_sha256: str,
-        *,
-        clone_warning: bool = False,
-    ) -> tuple[Lease, bytes]:
-        status, reason, successor = self._status(license_, instance)
-        if status == "active" and license_.lease is not None:
-            terms = license_.lease
-            span = active_span(
-                self.now,
-                ttl_s=terms.ttl_s,
-                grace_s=terms.grace_s,
-                license_expires_at=license_.expires_at,
-            )
-        else:
-            span = inactive_span(self.now, license_expires_at=license_.expires_at)
-        instance.seq += 1
-        lease = Lease(
-            typ=Lease.TYP,
-            iss=ISSUER,
-            product=PRODUCT,
-            issued_at=self.now,
-            lease_id=self._id("lea"),
-            deployment_id=license_.deployment_id,
-            license_id=license_.license_id,
-            license_revision=license_.revision,
-            license_sha256=request.license_sha256,
-            customer_id=license_.customer_id,
+    def _known(self, instance: Instance, request: LeaseRequest) -> Known:
+        given = instance.answers.get(request.request_id)
+        kept = given is not None and self.now - given.at <= KEEP_S
+        return replace(
+            self._license_known(request.license_id),
             instance_id=instance.id,
-            instance_keyid=instance.keyid,
-            fingerprint=request.fingerprint,
-            epoch=instance.epoch,
-            seq=instance.seq,
-            prev_sha256=instance.sha256,
-            request_id=request.request_id,
-            request_sha256=request_sha256,
-            status=status,
-            reason=reason,
-            superseded_by=successor,
-            budget=self._share(instance, license_) if status == "active" else None,
-            expires_at=span.expires_at,
-            grace_until_at=span.grace_until_at,
-            renew_at=(span.renew_earliest_at, span.renew_latest_at),
-            bundle_version=self.db.bundles[-1][0],
-            keyset_version=len(self.db.keysets),
-            clone_warning=True if clone_warning else None,
+            keyid=instance.keyid,
+            public_key=instance.public_key,
+            retired_at=instance.retired_at,
+            answered_lease_id=None if given is None else given.lease_id,
+            answer=given.envelope if given is not None and kept else None,
         )
-        body = self._sign(lease, self.db.lease_key)
-        instance.lease, instance.sha256 = lease, sha256_hex(lease.to_bytes())
-        return lease, body
 
-    def _status(self, license_: License, instance: Instance) -> Standing:
-        if self.db.revoked:
-            return "revoked", "withdrawn", None
-        if self.db.held:
-            return "suspended", "on-hold", None
-        ends = self.db.superseded_at.get(license_.license_id)
-        if ends is not None and ends <= self.now:
-            return "superseded", "replaced", self.db.licenses[-1][1].license_id
-        if license_.expires_at <= self.now:
-            return "ended", "expired", None
-        if instance.retired:
-            return "ended", "retired", None
-        return "active", None, None
-
-    def _share(self, instance: Instance, license_: License) -> Budget | None:
-        budget = license_.budget
-        if budget is None:
-            return None
-
-        def used_by(each: Instance) -> int:
-            named, tokens = each.usage or ("", 0)
-            return tokens if named == budget.budget_id else 0
-
-        def may_use(each: Instance) -> int:
-            lease = each.lease
-            if lease is None or lease.budget is None or not lease.serves(self.now):
-                return 0
-            return lease.budget.tokens_total if lease.budget.budget_id == budget.budget_id else 0
-
-        others = [each for each in self.db.instances.values() if each is not instance]
-        share = budget_share(
-            total=budget.tokens_total,
-            used=used_by(instance),
-            used_by_others=sum(used_by(each) for each in others),
-            granted_to_others=sum(max(used_by(each), may_use(each)) for each in others),
-            slots=license_.limits.max_instances or 1,
+    def _facts(
+        self, known: Known, asking: Instance | None = None, prev_lease: bytes | None = None
+    ) -> Facts:
+        return Facts(
+            known,
+            issuer=ISSUER,
+            lease_id=self._id("lea"),
+            keyset=verify_keyset(self.keyset, self.now).document,
+            others=[each.head for each in self.db.instances.values() if each is not asking],
+            prev_lease=prev_lease,
         )
-        return Budget(
-            budget_id=budget.budget_id,
-            tokens_total=share,
-            carry_over_from=budget.carry_over_from,
-        )
+
+    def _give(self, instance: Instance, decided: NextLease) -> bytes:
+        """Sign a lease, keep it as the answer to its request and as the chain's head."""
+        lease = decided.lease
+        envelope = self._sign(lease, self.db.lease_key)
+        instance.head = decided.head
+        instance.answers[lease.request_id] = Given(self.now, lease.lease_id, envelope)
+        return envelope
 
     def _sign(self, document: Document, *keys: TestKey) -> bytes:
         payload = document.to_bytes()
@@ -609,19 +561,42 @@ class Simulator:
         return Envelope(payload, document.PAYLOAD_TYPE, signatures).to_bytes()
 
     def _id(self, prefix: str) -> str:
-        number, text = next(self._ids), ""
-        for _ in range(26):
-            number, digit = divmod(number, 32)
-            text = _ALPHABET[digit] + text
-        return f"{prefix}_{text}"
+        return f"{prefix}_{crockford(next(self._ids).to_bytes(16, 'big'))}"
 
 
-def _parse_body(body: bytes) -> tuple[Envelope, bytes | None]:
+def _new_epoch(head: Head, request: Verified[LeaseRequest]) -> tuple[Head, Verified[LeaseRequest]]:
+    """Let whatever the router holds end its epoch: its next lease is the first of a new one."""
+    claim = request.document
+    epoch = max(head.epoch, claim.prev_epoch) + 1
+    begun = replace(head, epoch=epoch, seq=0, lease_sha256=claim.prev_sha256)
+    return begun, replace(request, document=structs.replace(claim, prev_epoch=epoch, prev_seq=0))
+
+
+def _problem(refusal: PortalError) -> Answer:
+    advice = refusal.next_action if isinstance(refusal, ProtocolError) else "See the protocol."
+    problem = {
+        "type": "about:blank",
+        "title": refusal.code,
+        "status": refusal.status,
+        "detail": refusal.message,
+        "code": refusal.code,
+        "request_id": "simulated",
+        "next_action": advice,
+    }
+    return Answer(refusal.status, json.dumps(problem).encode(), "application/problem+json")
+
+
+def _enrolled(instance_id: str, lease: bytes) -> Answer:
+    answer = {"instance_id": instance_id, "lease": Envelope.parse(lease).to_object()}
+    return Answer(201, json.dumps(answer).encode())
+
+
+def _instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _read(body: bytes, read: Callable[[object], RequestBody]) -> RequestBody:
     try:
-        value = parse_json(body, max_bytes=MAX_BODY_BYTES)
-        if isinstance(value, dict) and "request" in value:
-            prev = Envelope.from_object(value["prev_lease"]).to_bytes()
-            return Envelope.from_object(value["request"]), prev
-        return Envelope.from_object(value), None
-    except (LicensingError, KeyError, TypeError) as error:
-        raise Refusal(400, "malformed-request", f"The body is no envelope: {error}") from error
+        return read(parse_json(body, max_bytes=MAX_BODY_BYTES))
+    except LicensingError as error:
+        raise MalformedRequest(error.detail) from error

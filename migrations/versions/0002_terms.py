@@ -91,10 +91,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name, kind in {"state": sa.String(), **DERIVED}.items():
         op.add_column("licenses", sa.Column(name, kind, nullable=True))
+    # The first code read from its instant whether a license is superseded; it never wrote the word.
     op.execute(
         "UPDATE licenses SET state = CASE WHEN revoked_at IS NOT NULL THEN 'revoked'"
-        " WHEN released_at IS NULL THEN 'issuing'"
-        f" WHEN superseded_at <= {_now()} THEN 'superseded' ELSE 'issued' END"
+        " WHEN released_at IS NULL THEN 'issuing' ELSE 'issued' END"
     )
     document = "CAST(payload AS TEXT)" if _is_sqlite() else "convert_from(payload, 'UTF8')::jsonb"
     op.execute(
@@ -312,7 +312,3 @@ def _instant(seconds: str) -> str:
     if _is_sqlite():
         return f"strftime('%Y-%m-%d %H:%M:%S.000000', {seconds}, 'unixepoch')"
     return f"to_timestamp({seconds})"
-
-
-def _now() -> str:
-    return "strftime('%Y-%m-%d %H:%M:%f', 'now')" if _is_sqlite() else "CURRENT_TIMESTAMP"

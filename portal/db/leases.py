@@ -5,30 +5,38 @@ inserts the lease in one statement that only succeeds while the head is still th
 So no lock is held while a lease is verified and signed, and of two racing requests one wins.
 """
 
+from dataclasses import fields
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     ForeignKey,
     LargeBinary,
+    ScalarSelect,
     Table,
     UniqueConstraint,
     bindparam,
+    exists,
     insert,
     literal_column,
     select,
     update,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapped_column
 
 from portal.db.base import Base
 from portal.db.bundles import Bundle
+from portal.db.direct import DirectStatement
 from portal.db.instances import Instance
 from portal.db.keys import KeysetVersion
 from portal.db.licenses import Hold, License
-from portal.db.session import DirectStatement
 from portal.db.types import RowNumber
+from portal.domain.leases import Head, Known, NextLease
+
+T = TypeVar("T")
 
 
 class Lease(Base):
@@ -57,56 +65,50 @@ _INSTANCES = cast(Table, Instance.__table__)
 _LICENSES = cast(Table, License.__table__)
 _LEASES = cast(Table, Lease.__table__)
 
-_HEAD = (
+HEAD_COLUMNS: Final = tuple(field.name for field in fields(Head))
+"""Of the instances' table: what one renewal reads and the next one writes."""
+
+
+def _newest(
+    column: InstrumentedAttribute[T], version: InstrumentedAttribute[int]
+) -> ScalarSelect[T]:
+    return select(column).order_by(version.desc()).limit(1).scalar_subquery()
+
+
+_OTHER = aliased(Instance)
+_KNOWN: Final[dict[str, ColumnElement[Any]]] = {
+    "instance_id": _INSTANCES.c.id,
+    "account_id": _INSTANCES.c.account_id,
+    "deployment_id": _INSTANCES.c.deployment_id,
+    "keyid": _INSTANCES.c.keyid,
+    "public_key": _INSTANCES.c.public_key,
+    "retired_at": _INSTANCES.c.retired_at,
+    "has_others": exists().where(
+        _OTHER.deployment_id == _INSTANCES.c.deployment_id, _OTHER.id != _INSTANCES.c.id
+    ),
+    "answered_lease_id": _LEASES.c.id,
+    "answer": _LEASES.c.envelope,
+    "license_id": _LICENSES.c.id,
+    "license_deployment_id": _LICENSES.c.deployment_id,
+    "license_payload": _LICENSES.c.payload,
+    "license_sha256": _LICENSES.c.payload_sha256,
+    "license_released_at": _LICENSES.c.released_at,
+    "superseded_at": _LICENSES.c.superseded_at,
+    "superseded_by": _LICENSES.c.superseded_by,
+    "revoked_at": _LICENSES.c.revoked_at,
+    "is_held": exists().where(
+        Hold.entitlement_id == _LICENSES.c.entitlement_id, Hold.lifted_at.is_(None)
+    ),
+    "latest_bundle": _newest(Bundle.version, Bundle.version),
+    "latest_keyset": _newest(KeysetVersion.version, KeysetVersion.version),
+    "keyset_sha256": _newest(KeysetVersion.payload_sha256, KeysetVersion.version),
+}
+"""Where each fact of `Known` stands."""
+
+_READ = (
     select(
-        _INSTANCES.c.id,
-        _INSTANCES.c.account_id,
-        _INSTANCES.c.deployment_id,
-        _INSTANCES.c.keyid,
-        _INSTANCES.c.public_key,
-        _INSTANCES.c.fingerprint,
-        _INSTANCES.c.retired_at,
-        _INSTANCES.c.released_at,
-        _INSTANCES.c.slot_free_at,
-        _INSTANCES.c.epoch,
-        _INSTANCES.c.seq,
-        _INSTANCES.c.lease_sha256,
-        _INSTANCES.c.lease_issued_at,
-        _INSTANCES.c.usage_budget_id,
-        _INSTANCES.c.usage_tokens,
-        _INSTANCES.c.usage_requests,
-        _LEASES.c.id.label("answered_lease_id"),
-        _LEASES.c.envelope.label("answer"),
-        _LICENSES.c.id.label("license_id"),
-        _LICENSES.c.deployment_id.label("license_deployment_id"),
-        _LICENSES.c.payload.label("license_payload"),
-        _LICENSES.c.payload_sha256.label("license_sha256"),
-        _LICENSES.c.released_at.label("license_released_at"),
-        _LICENSES.c.superseded_at,
-        _LICENSES.c.superseded_by,
-        _LICENSES.c.revoked_at,
-        select(Hold.id)
-        .where(
-            Hold.entitlement_id == _LICENSES.c.entitlement_id,
-            Hold.lifted_at.is_(None),
-        )
-        .exists()
-        .label("is_held"),
-        select(Bundle.version)
-        .order_by(Bundle.version.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label("bundle_version"),
-        select(KeysetVersion.version)
-        .order_by(KeysetVersion.version.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label("keyset_version"),
-        select(KeysetVersion.payload_sha256)
-        .order_by(KeysetVersion.version.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label("keyset_sha256"),
+        *(_INSTANCES.c[name].label(f"head_{name}") for name in HEAD_COLUMNS),
+        *(column.label(name) for name, column in _KNOWN.items()),
     )
     .select_from(
         _INSTANCES.outerjoin(
@@ -117,101 +119,51 @@ _HEAD = (
     )
     .where(_INSTANCES.c.keyid == bindparam("signer_keyid"))
 )
+_DIRECT_READ = DirectStatement(_READ)
 
 
-_DIRECT_HEAD = DirectStatement(_HEAD)
+def read_head(
+    session: Session, keyid: str, request_id: str, license_id: str
+) -> tuple[Head, Known] | None:
+    """Read, in one statement, all that the answer to a lease request depends on.
 
-
-class Head(NamedTuple):
-    """All that the answer to a lease request depends on, in the order of the statement above."""
-
-    id: str
-    account_id: str
-    deployment_id: str
-    keyid: str
-    public_key: bytes
-    fingerprint: str | None
-    retired_at: datetime | None
-    released_at: datetime | None
-    slot_free_at: datetime | None
-    epoch: int
-    seq: int
-    lease_sha256: str
-    lease_issued_at: datetime
-    usage_budget_id: str | None
-    usage_tokens: int
-    usage_requests: int
-    answered_lease_id: str | None
-    """Of the lease this request was answered with before."""
-    answer: bytes | None
-    license_id: str | None
-    license_deployment_id: str | None
-    license_payload: bytes | None
-    license_sha256: str | None
-    license_released_at: datetime | None
-    superseded_at: datetime | None
-    superseded_by: str | None
-    revoked_at: datetime | None
-    is_held: bool
-    bundle_version: int | None
-    keyset_version: int | None
-    keyset_sha256: str | None
-
-
-def read_head(session: Session, keyid: str, request_id: str, license_id: str) -> Head | None:
-    """Read, in one statement, all that the answer to a lease request depends on."""
+    Returns the chain's head and what else is known, or None when no instance has the key.
+    """
     names = {"signer_keyid": keyid, "request_id": request_id, "named_license_id": license_id}
     if session.get_bind().dialect.name == "postgresql":
-        row = _DIRECT_HEAD.row(session, names)
+        row = _DIRECT_READ.row(session, names)
     else:
-        row = session.execute(_HEAD, names).one_or_none()
-    return None if row is None else Head(*row)
+        row = session.execute(_READ, names).one_or_none()
+    if row is None:
+        return None
+    ours = len(HEAD_COLUMNS)
+    head = Head(**dict(zip(HEAD_COLUMNS, row[:ours], strict=True)))
+    return head, Known(**dict(zip(_KNOWN, row[ours:], strict=True)))
 
 
-_HEAD_COLUMNS = (
-    "epoch",
-    "seq",
-    "lease_id",
-    "lease_sha256",
-    "lease_status",
-    "lease_issued_at",
-    "lease_expires_at",
-    "lease_grace_until_at",
-    "lease_budget_id",
-    "lease_tokens_total",
-    "renew_earliest_at",
-    "renew_latest_at",
-    "software",
-    "boot_id",
-    "last_seen_at",
-    "bundle_version",
-    "keyset_version",
-    "usage_budget_id",
-    "usage_tokens",
-    "usage_requests",
-    "released_at",
-    "slot_free_at",
-)
+def other_heads(session: Session, deployment_id: str, instance_id: str = "") -> list[Head]:
+    """Return the heads of a deployment's instances other than this one."""
+    rows = session.execute(
+        select(*(_INSTANCES.c[name] for name in HEAD_COLUMNS)).where(
+            _INSTANCES.c.deployment_id == deployment_id, _INSTANCES.c.id != instance_id
+        )
+    )
+    return [Head(**row) for row in rows.mappings()]
+
+
 _MOVE = (
     update(_INSTANCES)
     .where(
         _INSTANCES.c.id == bindparam("at_instance"),
         _INSTANCES.c.lease_sha256 == bindparam("read_sha256"),
+        # An instance that was given up meanwhile keeps that.
+        _INSTANCES.c.slot_free_at.is_not_distinct_from(
+            bindparam("read_slot_free_at", type_=_INSTANCES.c.slot_free_at.type)
+        ),
     )
-    .values({name: bindparam(name) for name in _HEAD_COLUMNS})
+    .values({name: bindparam(name) for name in HEAD_COLUMNS})
 )
-_LEASE_COLUMNS = (
-    "id",
-    "instance_id",
-    "license_id",
-    "request_id",
-    "epoch",
-    "seq",
-    "status",
-    "payload_sha256",
-    "envelope",
-    "issued_at",
-)
+_LEASE_COLUMNS: Final = tuple(column.name for column in _LEASES.c if column.name != "number")
 _NEW = {name: bindparam(f"new_{name}", type_=_LEASES.c[name].type) for name in _LEASE_COLUMNS}
 _moved = _MOVE.returning(literal_column("1").label("one")).cte("moved")
 _DIRECT_MOVE_AND_INSERT = DirectStatement(
@@ -220,25 +172,50 @@ _DIRECT_MOVE_AND_INSERT = DirectStatement(
 _INSERT = insert(_LEASES).values(_NEW)
 
 
-def advance(
-    session: Session, read_sha256: str, head: dict[str, Any], lease: dict[str, Any]
-) -> bool:
-    """Move an instance's head and insert its lease; False when the head moved meanwhile.
+class ChainMoved(Exception):
+    """Between reading and writing the chain moved, was given up, or this request was answered."""
 
-    `head` holds the head's columns, `lease` those of the new row.
+
+def lease_row(decided: NextLease, envelope: bytes) -> dict[str, Any]:
+    """Return the row of a lease that was signed."""
+    lease, head = decided.lease, decided.head
+    return {
+        "id": lease.lease_id,
+        "instance_id": lease.instance_id,
+        "license_id": lease.license_id,
+        "request_id": lease.request_id,
+        "epoch": lease.epoch,
+        "seq": lease.seq,
+        "status": lease.status,
+        "payload_sha256": head.lease_sha256,
+        "envelope": envelope,
+        "issued_at": head.lease_issued_at,
+    }
+
+
+def advance(session: Session, read: Head, decided: NextLease, envelope: bytes) -> None:
+    """Move an instance's head from the one that was read, and insert its lease.
 
     Raises:
-        IntegrityError: the request was answered by somebody else meanwhile.
+        ChainMoved: the head is not as it was read, or the request was answered meanwhile; nothing
+            is written.
     """
+    row = lease_row(decided, envelope)
     values = {
-        **head,
-        "at_instance": lease["instance_id"],
-        "read_sha256": read_sha256,
-        **{f"new_{name}": lease[name] for name in _LEASE_COLUMNS},
+        **vars(decided.head),
+        "at_instance": decided.lease.instance_id,
+        "read_sha256": read.lease_sha256,
+        "read_slot_free_at": read.slot_free_at,
+        **{f"new_{name}": row[name] for name in _LEASE_COLUMNS},
     }
-    if session.get_bind().dialect.name == "postgresql":
-        return bool(_DIRECT_MOVE_AND_INSERT.count(session, values))
-    if not session.execute(_MOVE, values).rowcount:  # type: ignore[attr-defined]
-        return False
-    session.execute(_INSERT, values)
-    return True
+    try:
+        if session.get_bind().dialect.name == "postgresql":
+            moved = _DIRECT_MOVE_AND_INSERT.count(session, values)
+        else:
+            moved = session.execute(_MOVE, values).rowcount  # type: ignore[attr-defined]
+            if moved:
+                session.execute(_INSERT, values)
+    except IntegrityError as error:
+        raise ChainMoved from error
+    if not moved:
+        raise ChainMoved

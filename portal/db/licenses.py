@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from functools import lru_cache
 
 from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from licensing.license import License as LicensePayload
 from portal.db.base import Base
 from portal.db.types import one_of
+from portal.domain.leases import parse_license
 from portal.domain.standing import HoldCause, LicenseFacts
 from portal.domain.terms import Mode
 
@@ -70,7 +70,7 @@ class License(Base):
     @property
     def document(self) -> LicensePayload | None:
         """What the license says; None until its payload is fixed."""
-        return None if self.payload is None else _parsed(self.payload)
+        return None if self.payload is None else parse_license(self.payload)
 
     @property
     def not_before_at(self) -> datetime | None:
@@ -89,11 +89,6 @@ class License(Base):
             revoked_at=self.revoked_at,
             is_held=is_held,
         )
-
-
-@lru_cache(maxsize=4096)
-def _parsed(payload: bytes) -> LicensePayload:
-    return LicensePayload.parse(payload)
 
 
 class Hold(Base):

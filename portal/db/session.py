@@ -7,35 +7,31 @@ writers queue at the start instead of failing half-way; the file is in WAL mode 
 for a second is asked whether it still lives before it is used.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from select import select as select_ready
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import psycopg
 from sqlalchemy import (
     Connection,
     Engine,
-    Executable,
-    PoolProxiedConnection,
     create_engine,
     event,
     func,
     make_url,
     select,
 )
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
+
+from portal.db.direct import StatementSession
 
 POOL_SIZE = 10
 """Connections a process keeps: one for each thread of a web worker, and two to spare."""
 FRESH_S = 1.0
-_DIALECT = PGDialect_psycopg()
-
-T = TypeVar("T")
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 SQLITE_BUSY_TIMEOUT_MS = 15_000
@@ -135,87 +131,6 @@ def clock_difference(session: Session, at: datetime) -> float:
         return 0.0
     theirs: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return (at - theirs).total_seconds()
-
-
-class StatementSession(Session):
-    """A session outside of any transaction: each statement is one of its own."""
-
-
-class DirectStatement:
-    """A statement that is compiled once and given straight to PostgreSQL's driver.
-
-    For the few that run so often that what SQLAlchemy does around each execution would cost more
-    than the database's own work. Values go in and rows come out as the driver has them. In a unit
-    of statements it holds a connection just while it runs.
-    """
-
-    def __init__(self, statement: Executable) -> None:
-        compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
-        self._text = str(compiled).encode()
-        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
-
-    def row(self, session: Session, values: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Execute and return the first row.
-
-        Raises:
-            DBAPIError: as if SQLAlchemy had executed it.
-        """
-        return self._run(session, values, psycopg.Cursor.fetchone)
-
-    def count(self, session: Session, values: dict[str, Any]) -> int:
-        """Execute and return how many rows were written.
-
-        Raises:
-            DBAPIError: as if SQLAlchemy had executed it.
-        """
-        return self._run(session, values, _rowcount)
-
-    def _run(
-        self, session: Session, values: dict[str, Any], take: Callable[[psycopg.Cursor[Any]], T]
-    ) -> T:
-        if not isinstance(session, StatementSession):
-            return self._execute(session.connection().connection, values, take)
-        pooled = cast(Engine, session.bind).raw_connection()
-        try:
-            driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
-            driver.autocommit = True
-            try:
-                return self._execute(pooled, values, take)
-            finally:
-                if not driver.closed:
-                    driver.autocommit = False
-        finally:
-            pooled.close()
-
-    def _execute(
-        self,
-        pooled: PoolProxiedConnection,
-        values: dict[str, Any],
-        take: Callable[[psycopg.Cursor[Any]], T],
-    ) -> T:
-        driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
-        # Kept with its connection: making a cursor costs a sixth of what executing does.
-        cursor = pooled.info.get("cursor")
-        if cursor is None:
-            cursor = pooled.info["cursor"] = driver.cursor(binary=True)
-        try:
-            return take(cursor.execute(self._text, {**self._fixed, **values}))
-        except psycopg.Error as error:
-            broken = driver.closed
-            if broken:
-                pooled.invalidate(error)
-            raise DBAPIError.instance(
-                self._text.decode(),
-                None,
-                error,
-                psycopg.Error,
-                connection_invalidated=broken,
-                dialect=_DIALECT,
-            ) from error
-
-
-def _rowcount(cursor: psycopg.Cursor[Any]) -> int:
-    return cursor.rowcount
 
 
 class Database:

@@ -7,7 +7,7 @@ evaluation, a pack is good for 365 days.
 Source: "License life cycle" of the portal's design.
 """
 
-import unicodedata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from licensing.encoding import MAX_INTEGER
 from licensing.names import FEATURES
 from portal.domain.catalog import CATALOG, PACK_FEATURES, LeasePlan, template_of
 from portal.domain.errors import Invalid
-from portal.domain.terms import Mode, Terms
+from portal.domain.terms import FINGERPRINT, Mode, Terms
 
 PACK_TERM: Final = timedelta(days=365)
 MAX_TERM: Final = timedelta(days=5 * 366)
@@ -118,9 +118,10 @@ def check_terms(terms: Terms) -> None:
     _check_term(terms, is_pack=template.is_pack)
     _check_features(terms, template.always, is_pack=template.is_pack)
     _check_limits(terms)
-    for text in terms.fingerprints:
-        if unicodedata.normalize("NFC", text) != text:
-            raise Invalid("A fingerprint must be plain ASCII.", field="fingerprint")
+    if not all(re.fullmatch(FINGERPRINT, text) for text in terms.fingerprints):
+        raise Invalid(
+            "A fingerprint has 8 to 128 letters, digits and . _ : - only.", field="fingerprint"
+        )
 
 
 def _check_term(terms: Terms, *, is_pack: bool) -> None:

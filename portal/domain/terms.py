@@ -16,10 +16,13 @@ from typing import Any, Final
 
 import msgspec
 
-from licensing.document import Fingerprint, Part, Positive, Token
+from licensing.document import Part
 from licensing.encoding import canonical
 from licensing.license import Limits
 from portal.domain.words import LIMIT_NAMES, MODE_NAMES, count, duration, feature_name
+
+FINGERPRINT: Final = r"[A-Za-z0-9._:-]{8,128}"
+"""What an instance's fingerprint looks like, as the signed documents have it."""
 
 
 class Mode(StrEnum):
@@ -32,19 +35,19 @@ class Mode(StrEnum):
 
 
 class Terms(Part, frozen=True, kw_only=True):
-    """What a license grants."""
+    """What a license grants. Whether it may be granted, `check_terms` of entitlements says."""
 
-    sku: Token
+    sku: str
     mode: Mode
-    term_s: Positive | None = None
+    term_s: int | None = None
     """Seconds from the start to the end; None for a pack, which takes its base's end."""
-    features: tuple[Token, ...]
+    features: tuple[str, ...]
     limits: Limits
-    tokens_total: Positive | None = None
+    tokens_total: int | None = None
     """The budget in tokens; None: no budget."""
-    fingerprints: tuple[Fingerprint, ...] = ()
+    fingerprints: tuple[str, ...] = ()
     """The instances the license is bound to; empty: any."""
-    support_tier: Token | None = None
+    support_tier: str | None = None
 
     def __post_init__(self) -> None:
         """Bring the lists into their one order."""

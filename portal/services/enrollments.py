@@ -11,34 +11,29 @@ Source: "Enrollment" of the lease protocol.
 import base64
 import hashlib
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 
 from licensing.enrollment import EnrollmentRequest
 from licensing.envelope import Envelope
-from licensing.errors import LicensingError, MalformedPayload, WrongType
-from licensing.license import License as LicensePayload
-from licensing.verify import Verified, verify_enrollment
+from licensing.verify import Verified
+from portal.db.bundles import latest_bundle
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.instances import EnrollmentCode, Instance
-from portal.db.leases import Lease
+from portal.db.keys import latest_keyset
+from portal.db.leases import Lease, lease_row, other_heads
 from portal.db.licenses import License, current_license
 from portal.domain.errors import Conflict, Invalid, NotFound
 from portal.domain.identifiers import CODE, INSTANCE, new_id
-from portal.domain.lease_errors import (
-    BadSignature,
-    EnrollmentRefused,
-    InstancesExhausted,
-    InvalidRequest,
-    KeyEnrolled,
-)
-from portal.domain.leases import Seat, slots_held
+from portal.domain.lease_errors import EnrollmentRefused, KeyEnrolled
+from portal.domain.lease_requests import verify_enrolling
+from portal.domain.leases import Facts, Known, NextLease, first_lease, parse_license
 from portal.domain.standing import LicenseState
+from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.instances import instances_of
-from portal.services.leases import Claim, LeaseDraft, draft_lease, require_audience, sign_lease
+from portal.services.leases import Answered, lease_facts, sign_lease
 from portal.services.licenses import standing
 
 CODE_LIFETIME: Final = timedelta(hours=24)
@@ -66,7 +61,7 @@ def create_enrollment_code(
     if not 1 <= uses <= MOST_USES:
         raise Invalid(f"A code is good for 1 to {MOST_USES} routers.", field="uses")
     license_ = current_license(context.session, deployment_id)
-    if license_ is None or license_.mode != "lease":
+    if license_ is None or license_.mode is not Mode.LEASE:
         raise Conflict(
             "Only routers of a deployment whose license works by lease enroll; "
             "an offline license needs no enrollment."
@@ -128,16 +123,18 @@ def revoke_enrollment_code(context: Context, *, account_id: str, code_id: str) -
     return row
 
 
-def enroll(context: Context, verified: Verified[EnrollmentRequest]) -> tuple[Instance, bytes]:
-    """Enroll the instance that signed; return it with its first lease's envelope.
+def enroll(context: Context, request: Envelope) -> Answered:
+    """Enroll the instance that signed; its first lease is the answer.
 
     Raises:
         ProtocolError: a refusal of the lease protocol; nothing changed.
+        Unavailable: no lease can be signed now.
     """
-    request = verified.document
-    require_audience(context, request.aud)
+    verified = verify_enrolling(request, context.policy)
     code = context.session.scalar(
-        select(EnrollmentCode).where(EnrollmentCode.code_sha256 == code_hash(request.code))
+        select(EnrollmentCode).where(
+            EnrollmentCode.code_sha256 == code_hash(verified.document.code)
+        )
     )
     if code is None:
         raise EnrollmentRefused("The enrollment code is not known.")
@@ -145,53 +142,33 @@ def enroll(context: Context, verified: Verified[EnrollmentRequest]) -> tuple[Ins
     context.session.refresh(code)
     known = context.session.scalar(select(Instance).where(Instance.keyid == verified.keyid))
     if known is not None:
-        return _answer_again(context, known, code, request)
-    license_ = _require_enrollable(context, code, request)
-    payload = LicensePayload.parse(license_.payload or b"")
-    seats = [
-        Seat(row.lease_status == "active", row.lease_grace_until_at, row.slot_free_at)
-        for row in instances_of(context, code.deployment_id)
-    ]
-    most = payload.limits.max_instances
-    if most is not None and slots_held(seats, context.at) >= most:
-        raise InstancesExhausted(f"The license is for {most} instances, and all are in use.")
+        return _answer_again(context, known, code, verified.document)
+    license_ = _require_enrollable(context, code, verified.document)
     if deployment is None:
         raise EnrollmentRefused("The deployment is closed.")
+    facts = _facts(context, deployment, verified, license_)
+    decided = first_lease(verified, facts, parse_license(license_.payload or b""), context.at)
+    envelope = sign_lease(context, decided, facts.known.keyset_sha256)
     code.uses += 1
-    instance_id = new_id(INSTANCE, context.ports.randomness)
-    draft = draft_lease(
-        context,
-        Claim(
-            instance_id=instance_id,
-            keyid=verified.keyid,
-            fingerprint=request.fingerprint,
-            request_id=request.request_id,
-            request_sha256=verified.payload_sha256,
-        ),
-        payload,
-        license_.payload_sha256 or "",
-        status="active",
-        slots=most or 1,
-    )
-    envelope = sign_lease(context, draft)
-    instance = _store(context, code, request, verified, draft, envelope)
+    _store(context, code, verified.document, facts.known, decided, envelope)
+    instance_id = facts.known.instance_id
     record(
         context,
         "instance.enrolled",
         "instance",
-        instance.id,
-        account_id=instance.account_id,
-        deployment_id=instance.deployment_id,
+        instance_id,
+        account_id=deployment.account_id,
+        deployment_id=deployment.id,
         code_id=code.id,
         keyid=verified.keyid,
     )
     context.session.flush()
-    return instance, envelope
+    return Answered(instance_id, decided.lease.lease_id, envelope)
 
 
 def _answer_again(
     context: Context, known: Instance, code: EnrollmentCode, request: EnrollmentRequest
-) -> tuple[Instance, bytes]:
+) -> Answered:
     """Return the first lease of a key that is enrolled already."""
     first = context.session.scalar(
         select(Lease).where(Lease.instance_id == known.id).order_by(Lease.epoch, Lease.seq).limit(1)
@@ -200,7 +177,7 @@ def _answer_again(
         _require_unfinished(known, code, request, first)
     if first is None or first.envelope is None:
         raise KeyEnrolled(f"This key enrolled as {known.id} long ago.")
-    return known, first.envelope
+    return Answered(known.id, first.id, first.envelope, again=True)
 
 
 def _require_unfinished(
@@ -235,7 +212,7 @@ def _require_enrollable(
         or license_.released_at is None
     ):
         raise EnrollmentRefused("The named license is not one of the code's deployment.")
-    if license_.mode != "lease":
+    if license_.mode is not Mode.LEASE:
         raise EnrollmentRefused("The license works offline; it needs no enrollment.")
     now = standing(context, license_)
     if now.state is not LicenseState.ISSUED:
@@ -246,55 +223,59 @@ def _require_enrollable(
     return license_
 
 
+def _facts(
+    context: Context,
+    deployment: Deployment,
+    verified: Verified[EnrollmentRequest],
+    license_: License,
+) -> Facts:
+    """Return what the first lease of a new instance depends on."""
+    keyset, bundle = latest_keyset(context.session), latest_bundle(context.session)
+    others = other_heads(context.session, deployment.id)
+    known = Known(
+        instance_id=new_id(INSTANCE, context.ports.randomness),
+        account_id=deployment.account_id,
+        deployment_id=deployment.id,
+        keyid=verified.keyid,
+        public_key=base64.b64decode(verified.document.public_key),
+        has_others=bool(others),
+        license_id=license_.id,
+        license_deployment_id=license_.deployment_id,
+        license_payload=license_.payload,
+        license_sha256=license_.payload_sha256,
+        license_released_at=license_.released_at,
+        superseded_at=license_.superseded_at,
+        superseded_by=license_.superseded_by,
+        revoked_at=license_.revoked_at,
+        latest_bundle=None if bundle is None else bundle.version,
+        latest_keyset=None if keyset is None else keyset.version,
+        keyset_sha256=None if keyset is None else keyset.payload_sha256,
+    )
+    return lease_facts(context, known, others)
+
+
 def _store(
     context: Context,
     code: EnrollmentCode,
     request: EnrollmentRequest,
-    verified: Verified[EnrollmentRequest],
-    draft: LeaseDraft,
+    known: Known,
+    decided: NextLease,
     envelope: bytes,
-) -> Instance:
-    deployment = context.session.get_one(Deployment, code.deployment_id)
-    head: dict[str, Any] = {
-        **draft.head_columns(context.at),
-        "software": request.software,
-        "boot_id": None,
-        "last_seen_at": context.at,
-        "bundle_version": 0,
-        "keyset_version": 0,
-        "usage_budget_id": None,
-        "usage_tokens": 0,
-        "usage_requests": 0,
-    }
-    instance = Instance(
-        id=draft.lease.instance_id,
-        account_id=deployment.account_id,
-        deployment_id=deployment.id,
-        code_id=code.id,
-        keyid=verified.keyid,
-        public_key=base64.b64decode(request.public_key),
-        fingerprint=request.fingerprint,
-        label=request.label,
-        enrolled_at=context.at,
-        **head,
+) -> None:
+    context.session.add(
+        Instance(
+            id=known.instance_id,
+            account_id=known.account_id,
+            deployment_id=known.deployment_id,
+            code_id=code.id,
+            keyid=known.keyid,
+            public_key=known.public_key,
+            fingerprint=request.fingerprint,
+            label=request.label,
+            enrolled_at=context.at,
+            **vars(decided.head),
+        )
     )
-    context.session.add(instance)
     context.session.flush()
-    context.session.add(Lease(**draft.row(envelope, context.at)))
+    context.session.add(Lease(**lease_row(decided, envelope)))
     context.session.flush()
-    return instance
-
-
-def verify_enrollment_request(envelope: Envelope) -> Verified[EnrollmentRequest]:
-    """Verify an enrollment request under the key it brings, with the protocol's refusals.
-
-    Raises:
-        InvalidRequest: another kind of document, or the content breaks its schema.
-        BadSignature: the signature does not fit.
-    """
-    try:
-        return verify_enrollment(envelope)
-    except (MalformedPayload, WrongType) as error:
-        raise InvalidRequest(error.detail) from error
-    except LicensingError as error:
-        raise BadSignature(error.detail) from error

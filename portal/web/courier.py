@@ -10,10 +10,9 @@ from wtforms.validators import Length, ValidationError
 
 from licensing.courier import to_parts
 from portal.domain import roles
+from portal.domain.errors import Unavailable
 from portal.domain.lease_errors import ProtocolError
-from portal.domain.ports import SignerUnavailable
 from portal.services import courier, instances
-from portal.services.leases import ChainMoved
 from portal.web.access import for_members
 from portal.web.forms import PortalForm
 from portal.web.limits import limit
@@ -69,12 +68,13 @@ def upload() -> ResponseReturnValue:
     limit("courier", account_id(), UPLOADS_AN_HOUR, HOUR_S)
     try:
         brought = courier.read_upload(form.content)
-        with portal().transactions.writing(request_actor()) as context:
-            answered = courier.answer_upload(context, account_id(), brought)
+        answered = courier.answer_upload(
+            portal().transactions, request_actor(), account_id(), brought
+        )
     except ProtocolError as error:
         form.file.errors = [f"{error.message} {error.next_action}"]
         return page(form, 400)
-    except (ChainMoved, SignerUnavailable):
+    except Unavailable:
         form.file.errors = ["The portal cannot answer it at the moment. Bring it again."]
         return page(form, 503)
     return redirect(

@@ -3,7 +3,7 @@
 Source: OWASP ASVS 5.0.0 chapter 3.4; RFC 6797; https://www.w3.org/TR/CSP3/.
 """
 
-from flask import Response, g, request
+from flask import Response, g
 
 from portal.web.portal import portal
 
@@ -27,7 +27,7 @@ STRICT_TRANSPORT = "max-age=63072000; includeSubDomains"
 
 
 def add_headers(response: Response) -> Response:
-    """Add the security headers, the request id, and `no-store` to pages of signed-in people."""
+    """Add the security headers, the request id, and `no-store` unless somebody may keep it."""
     headers = response.headers
     headers["Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
@@ -38,8 +38,5 @@ def add_headers(response: Response) -> Response:
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
-    if request.blueprint in ("leases", "documents"):
-        return response
-    if "Cache-Control" not in headers and request.endpoint != "static":
-        headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")
     return response

@@ -8,25 +8,37 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flask import Response, g
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from portal.domain.errors import PortalError, RateLimited
 from portal.domain.lease_errors import REFUSALS, MalformedRequest, ProtocolError
+from portal.web.errors import RETRY_AFTER_S, Answers
 
 PROBLEM = "application/problem+json"
-RETRY_AFTER_S = 5
 
 
 class ProblemKind(Protocol):
     """What all problems of one code share: a refusal of the lease protocol, or a `Kind`."""
 
     @property
-    def code(self) -> str: ...
+    def code(self) -> str:
+        """The stable word for it."""
+        ...
+
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """What happened, in a few words."""
+        ...
+
     @property
-    def next_action(self) -> str: ...
+    def next_action(self) -> str:
+        """What the router's operator should do."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,6 @@ def problem(
     if pointer is not None:
         body["errors"] = [{"pointer": pointer, "detail": detail}]
     response = Response(json.dumps(body, ensure_ascii=False), kind.status, content_type=PROBLEM)
-    response.headers["Cache-Control"] = "no-store"
     if retry_after_s is not None:
         response.headers["Retry-After"] = str(retry_after_s)
     return response
@@ -137,3 +148,20 @@ def problem_of_status(status: int, detail: str) -> Response:
 def unavailable(detail: str = "The portal cannot answer at the moment.") -> Response:
     """Build the answer for a portal that cannot work now."""
     return problem(UNAVAILABLE, detail, retry_after_s=RETRY_AFTER_S)
+
+
+def _problem_of_http(error: HTTPException) -> Response:
+    detail = error.description or error.name
+    if isinstance(error, SecurityError):
+        return problem(WRONG_HOST, detail)
+    return problem_of_status(error.code or 500, detail)
+
+
+PROBLEMS = Answers(
+    refusal=problem_of,
+    http=_problem_of_http,
+    unavailable=lambda: unavailable("The database does not answer at the moment."),
+    mistake=lambda: problem(
+        INTERNAL, "The portal made a mistake; it is logged under the request id."
+    ),
+)

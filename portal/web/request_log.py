@@ -6,7 +6,6 @@ import time
 from flask import Response, g, request
 
 log = logging.getLogger("portal.requests")
-_QUIET = ("static", "health.alive", "health.ready")
 
 
 def begin() -> None:
@@ -14,14 +13,9 @@ def begin() -> None:
     g.began = time.perf_counter()
 
 
-def end(response: Response) -> None:
-    """Write the record.
-
-    Probes, static files and what went well between programs are told at level debug: of a renewal
-    the lease row is the record.
-    """
-    machine = request.blueprint in ("leases", "documents") and response.status_code < 400
-    level = logging.DEBUG if machine or request.endpoint in _QUIET else logging.INFO
+def end(response: Response, *, quiet: bool) -> None:
+    """Write the record; where it is `quiet`, at level debug."""
+    level = logging.DEBUG if quiet else logging.INFO
     if not log.isEnabledFor(level):
         return
     who = g.get("signed_in")

@@ -19,7 +19,7 @@ from portal.domain import roles
 from portal.domain.catalog import CATALOG, fill_terms
 from portal.domain.errors import PortalError
 from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, Background, RequestKind
-from portal.domain.terms import Mode
+from portal.domain.terms import FINGERPRINT, Mode
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import deployments, licenses, requests
 from portal.services.requests import Ask
@@ -33,7 +33,6 @@ blueprint = Blueprint("requests", __name__, url_prefix="/account/requests")
 EVALUATION = "eval-72h"
 PILOT = "pilot-30d"
 NEW = "new"
-FINGERPRINT = r"^[A-Za-z0-9._:-]{8,128}\Z"
 
 
 class RequestForm(PortalForm):
@@ -59,7 +58,7 @@ class RequestForm(PortalForm):
         "Instance fingerprint",
         [
             Optional(),
-            Regexp(FINGERPRINT, message="Use 8 to 128 letters, digits and . _ : - only."),
+            Regexp(rf"{FINGERPRINT}\Z", message="Use 8 to 128 letters, digits and . _ : - only."),
         ],
     )
     terms = BooleanField(

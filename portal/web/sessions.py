@@ -1,21 +1,46 @@
 """The browser's side of a sign-in: a signed cookie that holds the row's token, nothing else."""
 
-from flask import Flask, Request, g, session
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
-from flask_login import UserMixin, login_user, logout_user
+from flask import Flask, current_app, g, request, session
+from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
-from portal.services.sign_ins import SignedIn, load
+from portal.services.sign_ins import TOUCH_EVERY, SignedIn, load, person_of_token, touch
 from portal.web.portal import portal, request_actor
 
 
-class CookieSessions(SecureCookieSessionInterface):
-    """Flask's cookies for people; programs have none, so nothing is opened or saved for them."""
+def init_sign_ins(app: Flask) -> None:
+    """Let the application know who is signed in."""
+    login = LoginManager()
+    login.session_protection = None
+    login.user_loader(_load_user)
+    # Nobody is given a remember cookie, so none is read: no cookie can have this name. `init_app`
+    # would open the session of every request to look after one.
+    app.config["REMEMBER_COOKIE_NAME"] = ";"
+    app.login_manager = login  # type: ignore[attr-defined]
+    app.before_request(_know_who)
 
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Open the cookie of a person's request; a program gets a session that cannot be used."""
-        if request.path.startswith("/v1/"):
-            return self.make_null_session(app)
-        return super().open_session(app, request)
+
+def _load_user(token: str) -> "User | None":
+    g.had_token = True
+    with portal().transactions.reading(request_actor()) as context:
+        who = load(context, token)
+        if who is None:
+            g.person_of_token = person_of_token(context, token)
+    return None if who is None else User(who)
+
+
+def _know_who() -> None:
+    """Find out who is signed in, and note from time to time that they still are."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    # A probe is answered alike whatever cookie comes with it, and while the database is away.
+    if view is None or request.endpoint == "static" or request.blueprint == "health":
+        return
+    if not current_user.is_authenticated:
+        return
+    g.signed_in = current_user.who
+    transactions = portal().transactions
+    if transactions.ports.clock.now() - g.signed_in.last_seen_at > TOUCH_EVERY:
+        with transactions.writing(request_actor()) as context:
+            touch(context, g.signed_in.token)
 
 
 class User(UserMixin):

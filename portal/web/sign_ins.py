@@ -1,7 +1,7 @@
 """Signing in and out, the second factor, and proving again who one is."""
 
 import segno
-from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from wtforms import EmailField, HiddenField, PasswordField, StringField
@@ -183,10 +183,10 @@ def reauthenticate() -> ResponseReturnValue:
 @public
 def sign_out() -> ResponseReturnValue:
     """End the session on the server; a copy of the cookie is dead from here on."""
-    token = session.get("_user_id")
-    if token is not None:
+    who = g.signed_in
+    if who is not None:
         with portal().transactions.writing(request_actor()) as context:
-            sign_ins.end(context, token)
+            sign_ins.end(context, who.token)
     end_session()
     flash("You are signed out.", "good")
     return redirect("/")

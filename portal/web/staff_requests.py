@@ -20,13 +20,12 @@ from portal.domain import roles
 from portal.domain.catalog import CATALOG, DAY_S, template_of
 from portal.domain.errors import Invalid
 from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, RequestKind, RequestState
-from portal.domain.terms import Mode, Terms, compare
+from portal.domain.terms import FINGERPRINT, Mode, Terms, compare
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import health, licenses, requests
 from portal.web.access import for_staff
 from portal.web.forms import Between, PortalForm
 from portal.web.portal import portal, request_actor, signed_in
-from portal.web.requests import FINGERPRINT
 
 W = TypeVar("W", bound=StrEnum)
 blueprint = Blueprint("staff_requests", __name__, url_prefix="/staff")
@@ -51,7 +50,10 @@ class ApproveForm(PortalForm):
     features = SelectMultipleField("Features")
     fingerprint = StringField(
         "Bound to the fingerprint",
-        [Optional(), Regexp(FINGERPRINT, message="8 to 128 letters, digits and . _ : - only.")],
+        [
+            Optional(),
+            Regexp(rf"{FINGERPRINT}\Z", message="8 to 128 letters, digits and . _ : - only."),
+        ],
     )
     note = TextAreaField("Words to the customer", [Length(max=MAX_TEXT)])
 

@@ -20,12 +20,18 @@ def note(event: str, arguments: tuple[Any, ...]) -> None:
 
 def main() -> None:
     """Ask for every page anybody may ask for, and send each machine route a bad request."""
+    from tests.web.visitor import Browser
     from wsgi import application
 
-    client = application.test_client()
+    client = Browser(application)
     origin = os.environ["PORTAL_ORIGIN"]
     statuses: dict[str, int] = {}
-    for rule in application.url_map.iter_rules():
+    rules = [
+        rule
+        for app in (application.pages, application.machine)
+        for rule in app.url_map.iter_rules()
+    ]
+    for rule in rules:
         methods = {"GET", "POST"} & (rule.methods or set())
         path = rule.rule if not rule.arguments else rule.rule.split("<")[0] + "1"
         for method in sorted(methods):

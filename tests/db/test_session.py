@@ -7,7 +7,8 @@ from sqlalchemy import bindparam, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 
 from devtools.postgres import Cluster
-from portal.db.session import Database, DirectStatement, make_engine
+from portal.db.direct import DirectStatement
+from portal.db.session import Database, make_engine
 from tests.databases import fresh_database
 
 ANSWER = DirectStatement(select(bindparam("number", 0) + 1).limit(1))

@@ -13,7 +13,6 @@ from typing import Any
 import click
 import pytest
 from argon2 import PasswordHasher
-from flask import Flask
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -25,7 +24,6 @@ from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import CODES, ROUTER_CODES
 from licensing.revocation import RevocationBundle
-from portal.app import create_app
 from portal.cli.main import portal
 from portal.config import load_settings
 from portal.db.bundles import latest_bundle
@@ -40,6 +38,7 @@ from router.cli import _parser
 from router.config import known_paths, load_config
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
+from tests.web.visitor import Served, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -54,9 +53,9 @@ def database_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def app(transactions: Transactions, tmp_path: Path) -> Flask:
+def app(transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return serve(WebPortal(settings, transactions, b"k" * 32))
 
 
 def page_id(path: Path) -> str:
@@ -348,12 +347,11 @@ def test_the_description_is_openapi() -> None:
     OpenAPIV31SpecValidator(description()).validate()
 
 
-def test_the_description_has_exactly_the_routes(app: Flask) -> None:
+def test_the_description_has_exactly_the_routes(app: Served) -> None:
     routes = {
         re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule): (rule.methods or set())
         - {"HEAD", "OPTIONS"}
-        for rule in app.url_map.iter_rules()
-        if rule.rule.startswith("/v1/")
+        for rule in app.machine.url_map.iter_rules()
     }
     described = {
         path: {method.upper() for method in item} for path, item in description()["paths"].items()
@@ -361,7 +359,7 @@ def test_the_description_has_exactly_the_routes(app: Flask) -> None:
     assert described == routes
 
 
-def test_the_portal_serves_the_description(app: Flask) -> None:
+def test_the_portal_serves_the_description(app: Served) -> None:
     answer = app.test_client().get("/v1/openapi.json")
     assert answer.json == description()
     assert answer.headers["ETag"]

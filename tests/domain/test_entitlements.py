@@ -130,6 +130,8 @@ def test_each_template_passes_its_own_check(sku: str) -> None:
         ({"tokens_total": 0}, "limits"),
         ({"tokens_total": 5, "limits": Limits(max_instances=2)}, "limits"),
         ({"fingerprints": ("fp_cafe\u0301123",)}, "fingerprint"),
+        ({"fingerprints": ("fp_12345678", "short")}, "fingerprint"),
+        ({"fingerprints": ("fp_12345678\n",)}, "fingerprint"),
     ],
 )
 def test_terms_that_cannot_be_name_their_field(changes: dict[str, Any], field: str) -> None:

@@ -19,7 +19,7 @@ from portal.services.audit_seals import (
 )
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.services.keys import unix
 from tests.factories.accounts import make_customer, make_deployment
 from tests.factories.instances import make_code, make_router
@@ -165,9 +165,9 @@ def _enroll(transactions: Transactions, license_: License, name: str, clock: Fak
     """Enroll a router."""
     router = make_router(license_, name)
     code = make_code(transactions, license_)
-    verified = verify_enrollment_request(router.enrollment(code, at=unix(clock.now())))
+    request = router.enrollment(code, at=unix(clock.now()))
     with transactions.writing(COMMAND) as context:
-        enroll(context, verified)
+        enroll(context, request)
 
 
 @pytest.mark.asvs("16.4.2")

@@ -16,7 +16,7 @@ from portal.db.second_factors import RecoveryCode
 from portal.domain.catalog import fill_terms
 from portal.domain.errors import Conflict, PortalError
 from portal.services.context import Actor, Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.services.keys import unix
 from portal.services.licenses import request_issue
 from portal.services.requests import (
@@ -131,8 +131,7 @@ def test_instances_and_code_uses_hold_under_a_race(transactions: Transactions) -
         router = make_router(license_, name)
         with transactions.writing(COMMAND) as context:
             asked = router.enrollment(code, at=unix(context.at))
-            instance, _ = enroll(context, verify_enrollment_request(asked))
-            return instance.id
+            return enroll(context, asked).instance_id
 
     acts = [lambda number=number: join(f"router {number}") for number in range(6)]
     results = at_once(*acts)

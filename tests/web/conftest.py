@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pyotp
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
-from portal.app import create_app
 from portal.config import load_settings
 from portal.db.people import person_by_email
 from portal.db.second_factors import SecondFactor
@@ -23,28 +21,28 @@ from portal.services.second_factors import confirm_setup, start_setup
 from portal.web.portal import WebPortal
 from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.fakes import FakeClock, FakeMailer
-from tests.web.visitor import Page, Visitor
+from tests.web.visitor import Page, Served, Visitor, serve
 
 ORIGIN = "http://127.0.0.1:8000"
 COMMAND = Actor("command")
 
 
 @pytest.fixture
-def app(transactions: Transactions, tmp_path: Path) -> Flask:
+def app(transactions: Transactions, tmp_path: Path) -> Served:
     """The application with all surfaces, in clear on loopback."""
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return serve(WebPortal(settings, transactions, b"k" * 32))
 
 
 @pytest.fixture
-def client(app: Flask) -> Iterator[FlaskClient]:
+def client(app: Served) -> Iterator[FlaskClient]:
     """A client without any session."""
     with app.test_client() as opened:
         yield opened
 
 
 @pytest.fixture
-def visitor(app: Flask) -> Visitor:
+def visitor(app: Served) -> Visitor:
     """Somebody who is not signed in."""
     return Visitor(app.test_client())
 
@@ -110,7 +108,7 @@ def current_code(transactions: Transactions, email: str) -> str:
 
 
 @pytest.fixture
-def customer(app: Flask, transactions: Transactions) -> Visitor:
+def customer(app: Served, transactions: Transactions) -> Visitor:
     """The owner of the account NewCo, signed in."""
     make_customer(transactions)
     visitor = Visitor(app.test_client())
@@ -122,7 +120,7 @@ StaffMaker = Callable[..., Visitor]
 
 
 @pytest.fixture
-def staff(app: Flask, transactions: Transactions, clock: FakeClock) -> StaffMaker:
+def staff(app: Served, transactions: Transactions, clock: FakeClock) -> StaffMaker:
     """Make staff with roles, signed in with their second factor."""
 
     def make(*roles: str, email: str = "ann@vendor.test") -> Visitor:

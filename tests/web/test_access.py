@@ -1,23 +1,24 @@
 """Who may use which route: every route against every role, another account's things, CSRF."""
 
 import re
+from typing import cast
 
 import pytest
-from flask import Flask
 from werkzeug.routing import Rule as UrlRule
 
 from devtools.access import MATRIX, access_matrix
+from devtools.access import rules_of as routes_of
 from portal.db.base import Base
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES, account_permissions, staff_permissions
 from portal.services.context import Actor, Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.web.access import Rule
 from tests.factories.accounts import add_member, make_customer, make_deployment, make_staff
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
 from tests.web.conftest import current_code, set_up_factor, sign_in
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 COMMAND = Actor("command")
 SINGLE_ROLES = [f"account:{role}" for role in ACCOUNT_ROLES] + [
@@ -26,26 +27,30 @@ SINGLE_ROLES = [f"account:{role}" for role in ACCOUNT_ROLES] + [
 PEOPLE = ["nobody", "pending-staff", *SINGLE_ROLES]
 
 
-def rules_of(app: Flask) -> list[tuple[UrlRule, Rule]]:
-    """Return every URL rule with its access rule."""
-    return [
-        (rule, getattr(app.view_functions[rule.endpoint], "access_rule", None))  # type: ignore[misc]
-        for rule in app.url_map.iter_rules()
-    ]
+def rules_of(app: Served) -> list[tuple[UrlRule, Rule]]:
+    """Return every URL rule of both applications with its access rule."""
+    return cast(list[tuple[UrlRule, Rule]], routes_of(app))
 
 
 @pytest.mark.asvs("8.2.1")
-def test_every_route_states_who_may_use_it(app: Flask) -> None:
+def test_every_route_states_who_may_use_it(app: Served) -> None:
     missing = [rule.rule for rule, access in rules_of(app) if access is None]
     assert missing == []
 
 
-def test_the_published_matrix_is_the_real_one(app: Flask) -> None:
+def test_each_application_has_routes_of_its_own_kind_alone(app: Served) -> None:
+    kinds = {rule.rule: access.kind for rule, access in rules_of(app)}
+    machine = {rule.rule for rule in app.machine.url_map.iter_rules()}
+    assert {path for path, kind in kinds.items() if kind == "machine"} == machine
+    assert {path for path in kinds if path.startswith("/v1")} == machine
+
+
+def test_the_published_matrix_is_the_real_one(app: Served) -> None:
     assert MATRIX.read_text() == access_matrix(app), "run: python -m devtools.access"
 
 
-def test_a_view_that_states_no_rule_answers_nobody(app: Flask) -> None:
-    app.add_url_rule("/forgotten", "forgotten", lambda: "secret")
+def test_a_view_that_states_no_rule_answers_nobody(app: Served) -> None:
+    app.pages.add_url_rule("/forgotten", "forgotten", lambda: "secret")
     answer = app.test_client().get("/forgotten")
     assert answer.status_code == 403
     assert "secret" not in answer.text
@@ -54,7 +59,7 @@ def test_a_view_that_states_no_rule_answers_nobody(app: Flask) -> None:
 class House:
     """An account with one of everything, and one person for each role."""
 
-    def __init__(self, app: Flask, transactions: Transactions) -> None:
+    def __init__(self, app: Served, transactions: Transactions) -> None:
         self.app = app
         self.transactions = transactions
         self.account, _ = make_customer(transactions)
@@ -66,9 +71,9 @@ class House:
         code = make_code(transactions, self.license, uses=5)
         with transactions.writing(COMMAND) as context:
             asked = router.enrollment(code, at=int(context.at.timestamp()))
-            instance, _ = enroll(context, verify_enrollment_request(asked))
-            self.instance_id = instance.id
-            self.lease_id = instance.lease_id
+            enrolled = enroll(context, asked)
+            self.instance_id = enrolled.instance_id
+            self.lease_id = enrolled.lease_id
         self.request_id = ask_for_pilot(transactions, deployment_id=self.deployment.id)
         for role in set(ACCOUNT_ROLES) - {"owner"}:
             add_member(transactions, self.account.id, role, f"{role}@newco.example")
@@ -116,7 +121,7 @@ class House:
 
 
 @pytest.fixture
-def house(app: Flask, transactions: Transactions) -> House:
+def house(app: Served, transactions: Transactions) -> House:
     return House(app, transactions)
 
 
@@ -167,7 +172,7 @@ def outcome(visitor: Visitor, method: str, path: str) -> str:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("who", PEOPLE)
 def test_each_role_gets_exactly_where_its_permissions_lead(
-    house: House, app: Flask, who: str
+    house: House, app: Served, who: str
 ) -> None:
     wrong = []
     visitor = house.visitor(who)
@@ -190,7 +195,7 @@ def test_each_role_gets_exactly_where_its_permissions_lead(
 
 @pytest.mark.asvs("8.2.2")
 def test_another_accounts_things_are_as_absent_as_those_that_never_were(
-    house: House, app: Flask, transactions: Transactions
+    house: House, app: Served, transactions: Transactions
 ) -> None:
     make_customer(transactions, "eve@other.example", "Other")
     eve = Visitor(app.test_client())
@@ -233,7 +238,7 @@ def test_another_accounts_things_are_as_absent_as_those_that_never_were(
 
 
 @pytest.mark.asvs("3.5.1")
-def test_every_post_needs_its_token(house: House, app: Flask) -> None:
+def test_every_post_needs_its_token(house: House, app: Served) -> None:
     visitor = house.visitor("account:owner")
     for rule, access in rules_of(app):
         if "POST" not in (rule.methods or ()) or access.kind == "machine":
@@ -249,7 +254,7 @@ def test_every_post_needs_its_token(house: House, app: Flask) -> None:
 @pytest.mark.asvs("3.5.3")
 @pytest.mark.parametrize("who", ["account:owner", "staff:approver", "nobody"])
 def test_no_get_changes_business_state(
-    house: House, app: Flask, transactions: Transactions, who: str
+    house: House, app: Served, transactions: Transactions, who: str
 ) -> None:
     visitor = house.visitor(who)
     visitor.get("/")
@@ -273,7 +278,7 @@ def test_no_get_changes_business_state(
     assert state() == before
 
 
-def test_every_page_of_every_role_is_well_formed(house: House, app: Flask) -> None:
+def test_every_page_of_every_role_is_well_formed(house: House, app: Served) -> None:
     for who in ("nobody", "account:owner", "account:viewer", "staff:approver", "staff:support"):
         visitor = house.visitor(who)
         for rule, access in rules_of(app):

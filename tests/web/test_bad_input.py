@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from portal.services.context import Actor, Transactions
 from tests.factories.accounts import make_customer, make_deployment
 from tests.licensing.corpus import CORPUS
 from tests.web.conftest import StaffMaker
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 COMMAND = Actor("command")
 ENDPOINTS = ("/v1/enrollments", "/v1/leases", "/v1/licenses", "/v1/releases")
@@ -172,7 +171,7 @@ def test_any_text_in_any_field_is_refused_or_stays_text(customer: Visitor, path:
 @pytest.mark.asvs("1.2.4")
 @pytest.mark.parametrize("text", ["'", '"', "%", "_", "\\", "'; DROP TABLE people; --", "a" * 9000])
 def test_searches_and_filters_reach_no_sql_as_text(
-    staff: StaffMaker, app: Flask, transactions: Transactions, text: str
+    staff: StaffMaker, app: Served, transactions: Transactions, text: str
 ) -> None:
     make_customer(transactions)
     ann = staff("support")

@@ -22,6 +22,7 @@ from router.lease_store import LeaseStore
 from tests.factories.accounts import make_deployment
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement, make_lease_license
+from tests.fakes import MemorySigners
 from tests.web.visitor import Page, Visitor
 
 COMMAND = Actor("command")
@@ -179,3 +180,17 @@ def test_an_answer_is_shown_to_its_account_alone(
 ) -> None:
     assert customer.client.get("/account/courier/ins_x/req_x").status_code == 404
     assert customer.client.get("/account/courier/ins_x/req_x/answer.json").status_code == 404
+
+
+def test_while_no_lease_can_be_signed_the_file_is_to_be_brought_again(
+    customer: Visitor, vault: Vault, transactions: Transactions, signers: MemorySigners
+) -> None:
+    request = vault.request(make_code(transactions, vault.license))
+    signers.absent = {"lease"}
+    answer = customer.client.post(
+        "/account/courier", data={"csrf_token": customer.token("/account/courier"), "text": request}
+    )
+    assert answer.status_code == 503
+    assert "The portal cannot answer it at the moment. Bring it again." in answer.text
+    signers.absent = set()
+    assert vault.install(carried(customer, bring(customer, request))) == 1

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from threading import Barrier, Thread
 
 import pytest
-from flask import Flask
 from sqlalchemy import create_engine, make_url, text
 
 from portal.services.context import Transactions
@@ -12,7 +11,7 @@ from tests.factories.accounts import make_customer
 from tests.factories.instances import make_router
 from tests.factories.licenses import make_lease_license
 from tests.web.conftest import sign_in
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 
 class Outage:
@@ -71,7 +70,7 @@ def test_cut_connections_are_not_noticed(
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_while_the_database_is_away_answers_say_when_to_come_again(
-    app: Flask, transactions: Transactions, outage: Outage
+    app: Served, transactions: Transactions, outage: Outage
 ) -> None:
     license_ = make_lease_license(transactions)
     visitor = Visitor(app.test_client())
@@ -97,7 +96,7 @@ def test_while_the_database_is_away_answers_say_when_to_come_again(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_writers_of_one_file_wait_for_each_other(app: Flask, transactions: Transactions) -> None:
+def test_writers_of_one_file_wait_for_each_other(app: Served, transactions: Transactions) -> None:
     make_customer(transactions)
     visitors = [Visitor(app.test_client()) for _ in range(6)]
     for visitor in visitors:

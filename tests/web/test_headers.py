@@ -3,26 +3,25 @@
 from pathlib import Path
 
 import pytest
-from flask import Flask, request
+from flask import request
 from flask.testing import FlaskClient
 
-from portal.app import create_app
 from portal.config import load_settings
 from portal.services.context import Transactions
 from portal.web.portal import WebPortal
 from tests.factories.accounts import PASSWORD, make_customer
-from tests.web.visitor import Visitor, check_headers
+from tests.web.visitor import Served, Visitor, check_headers, serve
 
 SECURE = "https://licenses.example.com"
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def secure_app(transactions: Transactions, tmp_path: Path) -> Flask:
+def secure_app(transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings(
         {"PORTAL_DATA_DIR": str(tmp_path), "PORTAL_ORIGIN": "https://licenses.example.com"}
     )
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return serve(WebPortal(settings, transactions, b"k" * 32))
 
 
 PATHS = (
@@ -41,7 +40,7 @@ PATHS = (
 
 @pytest.mark.asvs("3.4.1", "3.4.2", "3.4.3", "3.4.4", "3.4.5", "3.4.6")
 @pytest.mark.parametrize("path", PATHS)
-def test_every_answer_carries_them(secure_app: Flask, path: str) -> None:
+def test_every_answer_carries_them(secure_app: Served, path: str) -> None:
     for method in ("GET", "POST", "PUT", "OPTIONS"):
         with secure_app.test_client() as client:
             answer = client.open(
@@ -56,7 +55,7 @@ def test_every_answer_carries_them(secure_app: Flask, path: str) -> None:
 
 @pytest.mark.asvs("3.3.1", "3.3.3", "3.3.4")
 def test_the_session_cookie_is_bound_to_host_and_tls(
-    secure_app: Flask, transactions: Transactions
+    secure_app: Served, transactions: Transactions
 ) -> None:
     make_customer(transactions)
     client = secure_app.test_client()
@@ -89,7 +88,7 @@ def test_hashed_assets_are_immutable_and_others_are_asked_for_again(client: Flas
 
 @pytest.mark.asvs("4.1.3")
 @pytest.mark.parametrize("host", ["evil.example", "licenses.example.com.evil.example", ""])
-def test_only_its_own_hosts_are_answered(secure_app: Flask, host: str) -> None:
+def test_only_its_own_hosts_are_answered(secure_app: Served, host: str) -> None:
     answer = secure_app.test_client().get("/", headers={"Host": host}, base_url=SECURE)
     assert answer.status_code == 400
 
@@ -114,7 +113,7 @@ def test_forwarding_headers_count_from_declared_proxies_alone(
                 "PORTAL_TRUSTED_PROXIES": proxies,
             }
         )
-        app = create_app(WebPortal(settings, transactions, b"k" * 32))
+        app = serve(WebPortal(settings, transactions, b"k" * 32))
         with app.test_client() as client:
             client.get("/healthz", headers=forwarded)
             seen[proxies] = (request.remote_addr, request.scheme, request.host)
@@ -124,7 +123,7 @@ def test_forwarding_headers_count_from_declared_proxies_alone(
 
 @pytest.mark.asvs("14.2.1")
 def test_no_secret_stands_in_an_address(
-    client: FlaskClient, transactions: Transactions, app: Flask
+    client: FlaskClient, transactions: Transactions, app: Served
 ) -> None:
     make_customer(transactions)
     visitor = Visitor(client)

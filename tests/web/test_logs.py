@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -20,7 +19,7 @@ from tests.factories.accounts import make_customer, make_staff
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import make_lease_license
 from tests.web.conftest import Office, current_code, set_up_factor, sign_in
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 CANARY = "canary password nobody should read"
 
@@ -48,7 +47,7 @@ def log() -> Iterator[Log]:
 
 
 @pytest.mark.asvs("16.2.1", "16.2.2", "16.2.4")
-def test_each_request_is_one_record(log: Log, app: Flask, transactions: Transactions) -> None:
+def test_each_request_is_one_record(log: Log, app: Served, transactions: Transactions) -> None:
     _, owner = make_customer(transactions)
     visitor = Visitor(app.test_client())
     sign_in(visitor, owner.email)
@@ -66,7 +65,7 @@ def test_each_request_is_one_record(log: Log, app: Flask, transactions: Transact
     assert datetime.fromisoformat(record["at"]).utcoffset() is not None
 
 
-def test_probes_and_files_are_told_at_level_debug(log: Log, app: Flask) -> None:
+def test_probes_and_files_are_told_at_level_debug(log: Log, app: Served) -> None:
     client = app.test_client()
     client.get("/healthz")
     client.get("/static/img/mark.svg").close()
@@ -75,7 +74,7 @@ def test_probes_and_files_are_told_at_level_debug(log: Log, app: Flask) -> None:
 
 @pytest.mark.asvs("16.2.5", "13.3.1", "14.2.1")
 def test_no_secret_reaches_a_log(
-    log: Log, app: Flask, transactions: Transactions, office: Office
+    log: Log, app: Served, transactions: Transactions, office: Office
 ) -> None:
     secrets = [CANARY]
 
@@ -83,7 +82,7 @@ def test_no_secret_reaches_a_log(
     def explode() -> str:
         raise RuntimeError(f"https://x.example/reset-password/{secrets[2]}?a and {PEM}")
 
-    app.add_url_rule("/explode", "explode", explode)
+    app.pages.add_url_rule("/explode", "explode", explode)
     visitor = Visitor(app.test_client())
     sign_up = {
         "email": "kim@widgets.example",

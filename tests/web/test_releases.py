@@ -5,29 +5,28 @@ import io
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 NAME = "smart-router-license-0.1.0-py311-linux_x86_64.tar.gz"
 OLDER = "smart-router-license-0.0.9-py311-linux_x86_64.tar.gz"
 
 
 @pytest.fixture
-def directory(app: Flask) -> Path:
+def directory(app: Served) -> Path:
     """The downloads' directory."""
-    path: Path = app.extensions["portal"].settings.downloads_dir
+    path: Path = app.pages.extensions["portal"].settings.downloads_dir
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def test_without_a_release_the_page_says_so(app: Flask) -> None:
+def test_without_a_release_the_page_says_so(app: Served) -> None:
     page = Visitor(app.test_client()).get("/downloads")
     assert "No release here yet" in page.text
 
 
 @pytest.mark.asvs("3.2.1")
-def test_releases_are_listed_with_their_hashes_and_handed_out(app: Flask, directory: Path) -> None:
+def test_releases_are_listed_with_their_hashes_and_handed_out(app: Served, directory: Path) -> None:
     visitor = Visitor(app.test_client())
     for name in (OLDER, NAME):
         (directory / name).write_bytes(name.encode() * 9)
@@ -62,7 +61,7 @@ def test_releases_are_listed_with_their_hashes_and_handed_out(app: Flask, direct
         "%00",
     ],
 )
-def test_nothing_else_is_handed_out(app: Flask, directory: Path, name: str) -> None:
+def test_nothing_else_is_handed_out(app: Served, directory: Path, name: str) -> None:
     (directory / "notes.txt").write_text("private")
     (directory / (NAME + ".sig")).write_text("private")
     answer = app.test_client().get(f"/downloads/{name}", follow_redirects=True)

@@ -4,19 +4,19 @@ import re
 from datetime import timedelta
 
 import pytest
-from flask import Flask
 
 from licensing.license import License as LicensePayload
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.requests import Request
 from portal.db.terms_of_use import TermsOfUseAcceptance
+from portal.domain.requests import RequestKind
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker, sign_in
-from tests.web.visitor import Page, Visitor
+from tests.web.visitor import Page, Served, Visitor
 
 COMMAND = Actor("command")
 NEW = "/account/requests/new/evaluation"
@@ -165,7 +165,7 @@ def test_a_features_or_deployments_name_out_of_nowhere_is_refused(
     [("kim@gmail.com", "free mailboxes"), ("kim@acme.co.uk", None)],
 )
 def test_free_mail_waits_for_staff_and_a_company_does_not(
-    app: Flask, transactions: Transactions, office: Office, email: str, reason: str | None
+    app: Served, transactions: Transactions, office: Office, email: str, reason: str | None
 ) -> None:
     make_staff(transactions)
     make_customer(transactions, email, "Kim")
@@ -186,7 +186,7 @@ def test_free_mail_waits_for_staff_and_a_company_does_not(
 
 @pytest.mark.asvs("2.3.2")
 def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
-    app: Flask, customer: Visitor, transactions: Transactions, clock: FakeClock
+    app: Served, customer: Visitor, transactions: Transactions, clock: FakeClock
 ) -> None:
     assert ask(customer).path.startswith("/account/licenses/")
     page = ask(customer, deployment="new", deployment_name="Paris")
@@ -275,6 +275,47 @@ def test_a_pilot_goes_to_staff_and_back(
         assert row.expires_at - row.not_before_at == timedelta(days=14)
         assert row.document.limits.max_instances == 2
         assert row.document.limits.tokens_per_window == 2_000_000
+
+
+def test_the_check_of_an_approval_leads_back_to_its_form(
+    customer: Visitor, staff: StaffMaker, transactions: Transactions
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    form = ann.get(f"/staff/requests/{request_id}/approve")
+    check = ann.send(form, {"days": "14", "note": "Two weeks."})
+    again = ann.send(check, button="Change something")
+    assert again.form().fields["days"] == ["14"]
+    assert again.form().fields["note"] == ["Two weeks."]
+    assert requests_made(transactions)[0].state == "open"
+
+
+def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
+    customer: Visitor, staff: StaffMaker, office: Office, transactions: Transactions
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    form = ann.get(f"/staff/requests/{request_id}/approve")
+    ann.send(ann.send(form, {"volume_tokens": ""}))
+    told = "Volume: asked 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    assert told in office.mails("jo@newco.example")[-1].text
+    with transactions.reading(COMMAND) as context:
+        granted = context.session.query(Entitlement).one()
+        assert granted.terms.limits.tokens_per_window == 10_000_000
+
+
+@pytest.mark.parametrize("kind", ["renewal", "replacement"])
+def test_kinds_that_are_not_offered_yet_can_be_shown_and_decided(
+    customer: Visitor, staff: StaffMaker, transactions: Transactions, kind: str
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    with transactions.writing(COMMAND) as context:
+        context.session.get_one(Request, request_id).kind = RequestKind(kind)
+    assert kind.capitalize() in ann.get(f"/staff/requests/{request_id}").title
+    check = ann.send(ann.get(f"/staff/requests/{request_id}/approve"))
+    assert ann.send(check).path == f"/staff/requests/{request_id}"
+    assert requests_made(transactions)[0].state == "approved"
 
 
 def test_a_declined_pilot_says_why_in_mail_and_page(
@@ -391,7 +432,7 @@ def test_five_open_requests_are_enough(customer: Visitor, transactions: Transact
     assert page.form().fields["goals"] == ["Half the cost."]
 
 
-def test_the_deployment_a_customer_has_is_offered(app: Flask, transactions: Transactions) -> None:
+def test_the_deployment_a_customer_has_is_offered(app: Served, transactions: Transactions) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account, "Frankfurt")
     visitor = Visitor(app.test_client())

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from flask import Flask
 from sqlalchemy import delete
 
 from portal.db.people import Person, StaffRole, person_by_email
@@ -13,7 +12,7 @@ from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker, current_code, set_up_factor, sign_in
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 COMMAND = Actor("command")
 OWNER = "jo@newco.example"
@@ -26,7 +25,7 @@ def cookie(visitor: Visitor) -> str:
     return str(found.value)
 
 
-def with_cookie(app: Flask, value: str) -> Visitor:
+def with_cookie(app: Served, value: str) -> Visitor:
     """Make another browser that holds a copy of a cookie."""
     client = app.test_client()
     client.set_cookie("session", value)
@@ -77,7 +76,7 @@ def test_next_stays_on_the_site(visitor: Visitor, transactions: Transactions, ta
 
 @pytest.mark.asvs("7.2.4", "7.4.1")
 def test_the_token_rotates_and_a_copied_cookie_is_dead_after_sign_out(
-    app: Flask, visitor: Visitor, transactions: Transactions
+    app: Served, visitor: Visitor, transactions: Transactions
 ) -> None:
     make_customer(transactions)
     visitor.get("/sign-in")
@@ -95,7 +94,7 @@ def test_the_token_rotates_and_a_copied_cookie_is_dead_after_sign_out(
 
 @pytest.mark.asvs("7.4.2", "7.4.3")
 def test_a_new_password_ends_the_other_sign_ins_at_once(
-    app: Flask, customer: Visitor, transactions: Transactions, office: Office
+    app: Served, customer: Visitor, transactions: Transactions, office: Office
 ) -> None:
     other = Visitor(app.test_client())
     sign_in(other, OWNER)
@@ -122,7 +121,7 @@ def test_an_idle_staff_session_ends(staff: StaffMaker, clock: FakeClock) -> None
 
 @pytest.mark.asvs("7.5.2")
 def test_people_see_and_end_their_sign_ins(
-    app: Flask, customer: Visitor, transactions: Transactions
+    app: Served, customer: Visitor, transactions: Transactions
 ) -> None:
     other = Visitor(app.test_client())
     other.client.environ_base["HTTP_USER_AGENT"] = "A browser far away"
@@ -138,7 +137,7 @@ def test_people_see_and_end_their_sign_ins(
 
 @pytest.mark.asvs("6.3.3", "6.5.1")
 def test_staff_must_set_up_a_second_factor_first(
-    app: Flask, transactions: Transactions, office: Office, clock: FakeClock
+    app: Served, transactions: Transactions, office: Office, clock: FakeClock
 ) -> None:
     make_staff(transactions)
     visitor = Visitor(app.test_client())
@@ -175,7 +174,7 @@ def test_staff_must_set_up_a_second_factor_first(
 
 @pytest.mark.asvs("6.6.3", "6.3.1")
 def test_codes_and_passwords_cannot_be_guessed_through(
-    app: Flask, transactions: Transactions, clock: FakeClock
+    app: Served, transactions: Transactions, clock: FakeClock
 ) -> None:
     person = make_staff(transactions)
     set_up_factor(transactions, person.id)
@@ -214,7 +213,7 @@ def test_a_changed_role_counts_from_the_next_request(
 
 @pytest.mark.asvs("7.5.1")
 def test_removing_a_factor_needs_the_password_again(
-    app: Flask, transactions: Transactions, clock: FakeClock, office: Office
+    app: Served, transactions: Transactions, clock: FakeClock, office: Office
 ) -> None:
     _, owner = make_customer(transactions)
     set_up_factor(transactions, owner.id)

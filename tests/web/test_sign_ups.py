@@ -93,7 +93,7 @@ def test_a_known_address_gets_the_same_answer_and_another_mail(
     make_customer(transactions, "kim@widgets.example")
     before = len(office.mails("kim@widgets.example"))
     known = sign_up(visitor)
-    other = Visitor(visitor.client.application.test_client())
+    other = visitor.somebody_else()
     unknown = sign_up(other, email="lee@widgets.example")
     same = known.html.replace("kim@", "lee@")
 
@@ -203,7 +203,7 @@ def test_markup_and_line_breaks_in_names_stay_text(
     page = sign_in(visitor, SIGN_UP["email"])
     assert "<b onclick" not in page.html
     assert "{{7*7}}" in page.html
-    broken = Visitor(visitor.client.application.test_client())
+    broken = visitor.somebody_else()
     broken.send(
         broken.get("/sign-up"),
         {**SIGN_UP, "email": "x@widgets.example", "name": "Kim\r\nBcc: all@widgets.example"},

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
@@ -14,7 +13,7 @@ from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
 from portal.services.context import Transactions
-from portal.services.enrollments import enroll, verify_enrollment_request
+from portal.services.enrollments import enroll
 from portal.services.keys import unix
 from portal.services.licenses import issue_license, request_issue
 from portal.services.requests import decline_request, post_message, staff_request
@@ -31,7 +30,7 @@ from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
 from tests.web.conftest import StaffMaker
 from tests.web.test_access import rules_of
-from tests.web.visitor import Visitor
+from tests.web.visitor import Served, Visitor
 
 FEW, MANY = 1, 50
 OWNER, STAFF = "jo@newco.example", "ann@vendor.test"
@@ -129,8 +128,8 @@ class House:
         code = make_code(self._transactions, license_)
         with self._transactions.writing(COMMAND) as context:
             asked = make_router(license_, name).enrollment(code, at=unix(context.at))
-            instance, _ = enroll(context, verify_enrollment_request(asked))
-        return instance.id, instance.lease_id
+            enrolled = enroll(context, asked)
+        return enrolled.instance_id, enrolled.lease_id
 
 
 @contextmanager
@@ -149,11 +148,11 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 def counts(
-    app: Flask, database: Database, house: House, clients: dict[str, FlaskClient]
+    app: Served, database: Database, house: House, clients: dict[str, FlaskClient]
 ) -> dict[str, int]:
     """Open every page people sign in for, twice; return how many statements the second one took."""
     counted = {}
-    urls = app.url_map.bind("localhost")
+    urls = app.pages.url_map.bind("localhost")
     pages = [
         (
             rule.rule,
@@ -172,7 +171,7 @@ def counts(
 
 
 def test_no_page_asks_once_a_row(
-    app: Flask,
+    app: Served,
     database: Database,
     transactions: Transactions,
     customer: Visitor,

@@ -4,10 +4,8 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
-from portal.app import create_app
 from portal.config import load_settings
 from portal.services.context import Transactions
 from portal.web.portal import WebPortal
@@ -15,14 +13,14 @@ from portal.web.problems import KINDS
 from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.factories.licenses import make_lease_license
 from tests.web.conftest import current_code, set_up_factor, sign_in
-from tests.web.visitor import Visitor, elements, parse
+from tests.web.visitor import Served, Visitor, elements, parse, serve
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-def serving(surfaces: str, transactions: Transactions, tmp_path: Path) -> Flask:
+def serving(surfaces: str, transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path), "PORTAL_SURFACES": surfaces})
-    return create_app(WebPortal(settings, transactions, b"k" * 32))
+    return serve(WebPortal(settings, transactions, b"k" * 32))
 
 
 @pytest.mark.parametrize("surface", ["public", "account", "staff"])
@@ -107,6 +105,56 @@ def test_a_process_for_machines_serves_no_page(transactions: Transactions, tmp_p
     assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "machine"),
+    [
+        ("/v1", True),
+        ("/v1/", True),
+        ("/v1/nothing", True),
+        ("//v1/nothing", True),
+        ("/v1x", False),
+        ("/help/v1/", False),
+        ("/V1/leases", False),
+    ],
+)
+@pytest.mark.parametrize("surfaces", ["machine", "public", "public,account,staff,machine"])
+def test_a_path_belongs_to_one_application_whatever_a_process_serves(
+    surfaces: str, path: str, machine: bool, transactions: Transactions, tmp_path: Path
+) -> None:
+    client = serving(surfaces, transactions, tmp_path).test_client()
+    # In `get(path)` two slashes would begin a host's name.
+    answer = client.get(environ_overrides={"PATH_INFO": path})
+    assert answer.status_code == 404
+    assert answer.mimetype == ("application/problem+json" if machine else "text/html")
+
+
+def test_an_application_sees_path_and_mount_point_as_they_came(app: Served) -> None:
+    answer = app.test_client().get("/v1/keyset.json", environ_overrides={"SCRIPT_NAME": "/mounted"})
+    assert answer.status_code == 200
+    assert answer.request.environ["SCRIPT_NAME"] == "/mounted"
+    redirected = app.test_client().post("/v1//leases", environ_overrides={"SCRIPT_NAME": "/m"})
+    assert redirected.headers["Location"].endswith("/m/v1/leases")
+
+
+def test_programs_have_no_session(app: Served) -> None:
+    client = app.test_client()
+    client.set_cookie("session", "anything")
+    client.set_cookie("remember_token", "somebody|" + "0" * 128)
+    for path in ("/v1/keyset.json", "/v1/nothing", "/healthz", "/static/img/mark.svg"):
+        answer = client.get(path)
+        assert "Set-Cookie" not in answer.headers
+        assert "Cookie" not in answer.headers.get("Vary", "")
+        answer.close()
+
+
+@pytest.mark.parametrize("name", ["remember_token", ";", ""])
+@pytest.mark.parametrize("value", ["somebody|00", "somebody|é", "|", ""])
+def test_a_cookie_to_be_remembered_by_is_not_read(app: Served, name: str, value: str) -> None:
+    client = app.test_client()
+    answer = client.get("/account", headers={"Cookie": f"{name}={value}"})
+    assert answer.headers["Location"].startswith("/sign-in?next")
+
+
 def test_each_problem_has_its_place_on_the_help_page(visitor: Visitor) -> None:
     page = visitor.get("/help/problems")
     anchors = [each.get("id") for each in elements(page.root, "h2") if each.get("id")]
@@ -123,7 +171,7 @@ def test_each_problem_has_its_place_on_the_help_page(visitor: Visitor) -> None:
     ],
 )
 def test_a_problem_says_what_it_is_and_what_to_do(
-    app: Flask, method: str, path: str, headers: dict[str, str], code: str, words: str
+    app: Served, method: str, path: str, headers: dict[str, str], code: str, words: str
 ) -> None:
     answer = app.test_client().open(path, method=method, headers=headers)
     problem = answer.get_json()
@@ -134,6 +182,6 @@ def test_a_problem_says_what_it_is_and_what_to_do(
     assert problem["next_action"]
 
 
-def test_staff_and_customers_have_doors_of_their_own(app: Flask, customer: Visitor) -> None:
+def test_staff_and_customers_have_doors_of_their_own(app: Served, customer: Visitor) -> None:
     assert customer.client.get("/staff").status_code == 404
     assert sign_in(Visitor(app.test_client()), "jo@newco.example").path == "/account"

@@ -7,14 +7,19 @@ fields, forms that carry the CSRF token, no inline script or style, and the head
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 from xml.etree.ElementTree import Element
 
 import tinyhtml5
 from flask.testing import FlaskClient
-from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
+
+from portal.app import Application, create_app
+from portal.web.portal import WebPortal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -148,12 +153,52 @@ class Page:
             form.fields[name] = [element.get("value", "")]
 
 
+class Browser(FlaskClient):
+    """Flask's test client, which asks both applications of a process."""
+
+    def __init__(self, served: Application) -> None:
+        super().__init__(served.pages, served.pages.response_class, use_cookies=True)
+        self.served = served
+
+    def run_wsgi_app(self, environ: "WSGIEnvironment", buffered: bool = False) -> Any:
+        """Ask the application the path belongs to; sessions and contexts stay those of pages."""
+        pages = self.application
+        self.application = self.served  # type: ignore[assignment]
+        try:
+            return super().run_wsgi_app(environ, buffered)
+        finally:
+            self.application = pages
+
+
+class Served(Application):
+    """The whole application, with clients as Flask makes them."""
+
+    def test_client(self) -> Browser:
+        """Return a client without any session."""
+        return Browser(self)
+
+
+def serve(web: WebPortal) -> Served:
+    """Make the application of a process."""
+    made = create_app(web)
+    return Served(made.pages, made.machine)
+
+
 class Visitor:
     """Somebody in front of a browser."""
 
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
         self.seen: dict[str, int] = {}
+
+    @property
+    def served(self) -> Application:
+        """The application that is visited."""
+        return cast(Browser, self.client).served
+
+    def somebody_else(self) -> "Visitor":
+        """Return a visitor of the same application with another browser."""
+        return Visitor(Browser(self.served))
 
     def get(self, path: str, status: int = 200) -> Page:
         """Open a page, following redirects."""
@@ -222,17 +267,16 @@ class Visitor:
         return page
 
     def _check_links(self, page: Page) -> None:
-        adapter = self.client.application.url_map.bind("localhost")
+        applications = (self.served.pages, self.served.machine)
+        adapters = [each.url_map.bind("localhost") for each in applications]
         for link in page.links:
             if link.startswith("#"):
                 continue
             parts = urlsplit(urljoin(page.path, link))
             if parts.scheme or parts.netloc or not parts.path.startswith("/"):
                 continue
-            try:
-                adapter.match(parts.path, method="GET")
-            except NotFound:
-                raise AssertionError(f"{page.path} links to {link}, which is no page") from None
+            known = any(each.test(parts.path, method="GET") for each in adapters)
+            assert known, f"{page.path} links to {link}, which is no page"
 
 
 def parse(html: str) -> Element:
