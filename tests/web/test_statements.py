@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask.testing import FlaskClient
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 
 from portal.db.accounts import Account
 from portal.db.licenses import License
@@ -28,6 +28,7 @@ from tests.factories.accounts import (
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
+from tests.fakes import FakeClock
 from tests.web.conftest import StaffMaker
 from tests.web.test_access import rules_of
 from tests.web.visitor import Served, Visitor
@@ -39,8 +40,8 @@ OWNER, STAFF = "jo@newco.example", "ann@vendor.test"
 class House:
     """An account, and staff's desk, with as many rows of everything as one likes."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+    def __init__(self, transactions: Transactions, clock: FakeClock) -> None:
+        self._transactions, self._clock = transactions, clock
         self._staff = make_staff(transactions, "kit@vendor.test", "approver")
         with transactions.reading(COMMAND) as context:
             self._account = context.session.query(Account).one()
@@ -70,11 +71,20 @@ class House:
     def grow(self, rows: int) -> None:
         """Add rows of everything until there are this many."""
         for number in range(self._rows, rows):
+            self._keep_time()
             self._add_elsewhere(number)
             self._add_deployment(number)
             self._add_to_deployment(number)
             self._add_people(number)
         self._rows = rows
+
+    def _keep_time(self) -> None:
+        """Go with the server's clock: all this takes a while, and signing compares the two."""
+        if self._transactions.database.is_postgresql:
+            with self._transactions.reading(COMMAND) as context:
+                at = context.session.scalar(select(func.clock_timestamp()))
+            assert at is not None
+            self._clock.at = at
 
     def _add_elsewhere(self, number: int) -> None:
         """Add another account, with a request that waits in the queue."""
@@ -86,10 +96,8 @@ class House:
         if number == MANY - 1:
             return  # An account has fifty deployments at most, and the first is there already.
         deployment = make_deployment(self._transactions, self._account, f"Site {number}")
-        made = issue(
-            self._transactions, make_entitlement(self._transactions, deployment, mode="lease")
-        )
-        self._enroll(made, f"router of site {number}")
+        entitlement = make_entitlement(self._transactions, deployment, mode="lease")
+        self._enroll(issue(self._transactions, entitlement), f"router of site {number}")
         request_id = ask_for_pilot(self._transactions, deployment_id=deployment.id)
         if number:
             with self._transactions.writing(COMMAND) as context:
@@ -104,9 +112,11 @@ class House:
         with self._transactions.reading(COMMAND) as context:
             self._license = context.session.get_one(License, asked.id)
         self._enroll(self._license, f"router {number}")
-        make_code(self._transactions, self._license)
-        for author, audience in ((self._owner, Audience.CUSTOMER), (self._staff, Audience.STAFF)):
-            with self._transactions.writing(COMMAND) as context:
+        with self._transactions.writing(COMMAND) as context:
+            for author, audience in (
+                (self._owner, Audience.CUSTOMER),
+                (self._staff, Audience.STAFF),
+            ):
                 post_message(
                     context,
                     staff_request(context, self._request_id),
@@ -125,7 +135,7 @@ class House:
                 begin(context, person.id, user_agent=f"browser {number}")
 
     def _enroll(self, license_: License, name: str) -> tuple[str, str]:
-        code = make_code(self._transactions, license_)
+        code = make_code(self._transactions, license_, uses=2)
         with self._transactions.writing(COMMAND) as context:
             asked = make_router(license_, name).enrollment(code, at=unix(context.at))
             enrolled = enroll(context, asked)
@@ -174,12 +184,13 @@ def test_no_page_asks_once_a_row(
     app: Served,
     database: Database,
     transactions: Transactions,
+    clock: FakeClock,
     customer: Visitor,
     staff: StaffMaker,
 ) -> None:
     ann = staff("approver")
     clients = {"account": customer.client, "signed-in": customer.client, "staff": ann.client}
-    house = House(transactions)
+    house = House(transactions, clock)
     house.grow(FEW)
     few = counts(app, database, house, clients)
     house.grow(MANY)
