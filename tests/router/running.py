@@ -289,7 +289,7 @@ class House:
     def start(self) -> None:
         """Start the router and wait until it listens."""
         load_config(self.write_config())
-        env = {**os.environ, "PYTHONPATH": os.getcwd(), **self.environment}
+        env = {**os.environ, "PYTHONPATH": str(Path.cwd()), **self.environment}
         self.launch(self.command(), env)
 
     def launch(self, command: list[str], env: dict[str, str]) -> None:
@@ -317,7 +317,7 @@ class House:
             capture_output=True,
             timeout=20,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.getcwd(), **self.environment},
+            env={**os.environ, "PYTHONPATH": str(Path.cwd()), **self.environment},
         )
         return done.returncode, done.stderr.decode()
 

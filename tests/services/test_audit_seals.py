@@ -249,12 +249,13 @@ def _add_rows(
 
 def _unsealed(transactions: Transactions) -> int:
     with transactions.reading(COMMAND) as context:
-        return context.session.scalars(
+        counted: int = context.session.scalars(
             text(
                 "SELECT count(*) FROM audit_rows WHERE id NOT IN"
                 " (SELECT audit_row_id FROM sealed_rows)"
             )
         ).one()
+    return counted
 
 
 def test_a_row_committed_late_with_a_lower_number_is_sealed(
