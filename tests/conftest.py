@@ -39,7 +39,7 @@ settings.register_profile(
     deadline=None,
     # The same examples each time, so that the gate passes or fails for what was changed.
     derandomize=not PROVE,
-    max_examples=examples(50, 500),
+    max_examples=examples(100, 500),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("tests")
