@@ -325,8 +325,16 @@ class House:
         """End the router as an operator does, and require a clean end."""
         if self.process is None:
             return
+        self.process.terminate()
+        self.end()
+
+    def end(self) -> None:
+        """Require a clean end of a router that was told to stop.
+
+        It is not told again: a second signal may meet a process whose loop is closed already.
+        """
+        assert self.process is not None
         process, self.process = self.process, None
-        process.terminate()
         try:
             _, rest = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:

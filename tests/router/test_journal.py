@@ -545,4 +545,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=examples(10, 100), stateful_step_count=25)
+TestMachine.settings = settings(max_examples=examples(25, 150), stateful_step_count=25)
