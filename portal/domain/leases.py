@@ -138,8 +138,9 @@ class Known:
     superseded_by: str | None
     revoked_at: datetime | None
     latest_bundle: int | None
-    latest_keyset: int | None
     keyset_sha256: str | None
+    has_stopped_keys: bool
+    """Whether a key signs nothing because somebody said that it is compromised."""
     is_held: bool = False
     retired_at: datetime | None = None
     answered_lease_id: str | None = None
@@ -472,7 +473,7 @@ def _lease(
         grace_until_at=span.grace_until_at,
         renew_at=(span.renew_earliest_at, span.renew_latest_at),
         bundle_version=known.latest_bundle or 0,
-        keyset_version=known.latest_keyset or 0,
+        keyset_version=facts.keyset.version,
         clone_warning=True if warn else None,
     )
 

@@ -30,7 +30,7 @@ from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.emails import tell_members
 from portal.services.jobs import enqueue
-from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
 
 ISSUE_LICENSE: Final = "issue-license"
 MAX_CLOCK_DIFFERENCE_S: Final = 60
@@ -111,7 +111,7 @@ def store_intent(context: Context, license_id: str) -> License:
     entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
     _make_live(context, entitlement)
     predecessor = current_license(context.session, license_.deployment_id)
-    signer = role_signer(context, "license")
+    signer = role_signers(context, "license")[0]
     payload = _payload(context, license_, predecessor)
     raw = payload.to_bytes()
     license_.revision = payload.revision
@@ -279,7 +279,7 @@ def sign_intent(context: Context, license_: License) -> bytes:
     if license_.payload is None or license_.key_id is None or license_.issued_at is None:
         raise Conflict("The license has no intent to sign yet.")
     signer = signer_of(context, license_.key_id)
-    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signer).to_bytes()
+    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, (signer,)).to_bytes()
     trust = KeysetTrust(current_keyset(context).document)
     verify_license(envelope, trust, unix(license_.issued_at))
     return envelope

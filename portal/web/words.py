@@ -45,6 +45,7 @@ ACTS: Final = {
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
     "instance.retired": "Router retired",
+    "key.added": "Key added",
     "keyset.published": "Keyset published",
     "license.downloaded": "License file downloaded",
     "license.intended": "License computed",

@@ -18,6 +18,7 @@ from licensing.verify import KeysetTrust, verify_keyset, verify_license
 from portal.cli.main import portal
 from portal.cli.wired import COMMAND, Wirings
 from portal.config import Settings, load_settings
+from portal.db import migrate
 from portal.db.heartbeats import beat
 from portal.db.keys import KeysetVersion
 from portal.jobs.worker import WORKER_BEAT
@@ -102,7 +103,7 @@ def operator(nobody: Operator, sqlite_template: Path) -> Operator:
 def test_init_makes_all_that_is_missing_and_nothing_twice(nobody: Operator) -> None:
     first = nobody.ask("init")
     assert {Path(path).name for path in first["made"]} == set(SECRETS.values())
-    assert (first["schema"], first["keyset_version"]) == ("0001", 1)
+    assert (first["schema"], first["keyset_version"]) == (migrate.head(), 1)
     private = [*(nobody.data_dir / "secrets").iterdir(), *(nobody.data_dir / "keys").iterdir()]
     assert len(private) == 7
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
@@ -470,9 +471,9 @@ def test_the_listed_keys_are_the_published_ones(operator: Operator, tmp_path: Pa
 def test_db_check_before_and_after_upgrade(nobody: Operator) -> None:
     nobody.data_dir.mkdir()
     assert "portal db upgrade" in nobody.refused(4, "conflict", "db", "check")
-    assert nobody.ask("db", "upgrade") == {"schema": "0001"}
-    assert nobody.ask("db", "check") == {"schema": "0001"}
-    assert nobody.ask("db", "upgrade") == {"schema": "0001"}
+    assert nobody.ask("db", "upgrade") == {"schema": migrate.head()}
+    assert nobody.ask("db", "check") == {"schema": migrate.head()}
+    assert nobody.ask("db", "upgrade") == {"schema": migrate.head()}
 
 
 def test_an_empty_database_is_said_to_be_empty(operator: Operator, postgres: Cluster) -> None:

@@ -204,7 +204,7 @@ class Chains:
             "revoked_at": None,
             "is_held": False,
             "latest_bundle": 7,
-            "latest_keyset": 1,
+            "has_stopped_keys": False,
             "keyset_sha256": "5" * 64,
         }
         return Known(**{**values, **self.changes, **changes})
