@@ -12,7 +12,7 @@ from portal.db.second_factors import SecondFactor
 from portal.services.accounts import create_account
 from portal.services.context import Actor, Context
 from portal.services.second_factors import confirm_setup, start_setup
-from portal.services.sign_ups import accept_terms
+from portal.services.sign_ups import accept_terms_of_use
 from portal.services.staff import create_staff
 from portal.wiring import wire_command
 
@@ -54,7 +54,7 @@ def make_people(settings: Settings) -> str:
             if owner is not None:
                 owner.password_hash = password_hash
                 owner.email_confirmed_at = context.at
-                accept_terms(context, owner.id, None, "sign-up")
+                accept_terms_of_use(context, owner.id, None, "sign-up")
     return password
 
 

@@ -142,27 +142,29 @@ def _check(value: Any, where: str, depth: int) -> None:
     elif kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise MalformedPayload(f"{where}: an integer beyond 2^53-1")
-    elif kind is bool:
-        return
     elif kind is dict:
         _check_depth(where, depth)
-        for key, item in value.items():
-            if type(key) is not str or not _KEY.fullmatch(key):
-                raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
-            # Most items are such; no pointer is made for them.
-            if type(item) is str and item and not _FORBIDDEN.search(item):
-                continue
-            if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
-                raise MalformedPayload(f"{where}/{key}: empty")
-            _check(item, f"{where}/{key}", depth + 1)
+        _check_object(value, where, depth)
     elif kind in (list, tuple):
         _check_depth(where, depth)
         for index, item in enumerate(value):
             if not item and type(item) in (dict, list, tuple):
                 raise MalformedPayload(f"{where}/{index}: empty")
             _check(item, f"{where}/{index}", depth + 1)
-    else:
+    elif kind is not bool:
         raise MalformedPayload(f"{where}: {_named(value)} is not allowed")
+
+
+def _check_object(value: dict[Any, Any], where: str, depth: int) -> None:
+    for key, item in value.items():
+        if type(key) is not str or not _KEY.fullmatch(key):
+            raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
+        # Most items are such; no pointer is made for them.
+        if type(item) is str and item and not _FORBIDDEN.search(item):
+            continue
+        if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
+            raise MalformedPayload(f"{where}/{key}: empty")
+        _check(item, f"{where}/{key}", depth + 1)
 
 
 def _check_depth(where: str, depth: int) -> None:

@@ -2,7 +2,15 @@
 
 The `alembic` command hands none over: then the database is the one the settings name, and with
 `--sql` the statements are printed instead of run.
+
+SQLite changes a table by making it anew and dropping the old one, which empties it row by row: with
+foreign keys on, other tables' rows would stand in the way. They are off meanwhile, and each
+migration's transaction ends only when no reference is broken.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, make_url, text
@@ -27,9 +35,34 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
+        on_version_apply=_check_references,
     )
-    with context.begin_transaction():
+    with _without_foreign_keys(connection), context.begin_transaction():
         context.run_migrations()
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """Switch SQLite's foreign keys off, outside of any transaction; within one it does nothing."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        # Where no migration ran, reading the version left a transaction open.
+        connection.rollback()
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_references(ctx: Any, **_: Any) -> None:
+    """Refuse to commit a migration that broke a reference."""
+    if ctx.dialect.name == "sqlite" and not ctx.as_sql:
+        broken = ctx.connection.execute(text("PRAGMA foreign_key_check")).all()
+        if broken:
+            raise RuntimeError(f"the migration would break references: {broken[:5]}")
 
 
 def write_sql(url: str) -> None:

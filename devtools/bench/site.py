@@ -20,6 +20,8 @@ from licensing.keys import ZERO_SHA256
 from licensing.verify import KeysetTrust, verify_lease
 from portal.config import load_settings
 from portal.db.licenses import License
+from portal.domain.catalog import fill_terms
+from portal.domain.terms import Mode
 from portal.services.accounts import create_account
 from portal.services.context import Actor, Transactions
 from portal.services.deployments import create_deployment
@@ -94,9 +96,9 @@ def site(cluster: Cluster, directory: Path, port: int, instances: int) -> Iterat
                 context,
                 deployment_id=deployment.id,
                 created_by=None,
-                sku="pilot-30d",
-                mode="lease",
-                limits={"max_instances": MOST_INSTANCES},
+                terms=fill_terms(
+                    "pilot-30d", mode=Mode.LEASE, limits={"max_instances": MOST_INSTANCES}
+                ),
                 reason="bench",
             )
             entitlement = approve_entitlement(context, proposed.id, approved_by=None)

@@ -6,7 +6,7 @@ from alembic import op
 from portal.db.types import UtcDateTime
 
 revision = "0007"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

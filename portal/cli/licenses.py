@@ -8,8 +8,10 @@ import click
 from portal.cli.keys import write_file
 from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, parse_duration, parse_limits, transactions
+from portal.domain.catalog import fill_terms
 from portal.domain.errors import Conflict
 from portal.domain.roles import ENTITLEMENTS_APPROVE
+from portal.domain.terms import Mode, Terms
 from portal.services.downloads import LICENSE_JSON, license_summary, record_download
 from portal.services.enrollments import create_enrollment_code
 from portal.services.entitlements import approve_entitlement, propose_entitlement
@@ -26,7 +28,9 @@ def entitlement() -> None:
 @entitlement.command("create")
 @click.option("--deployment", "deployment_id", required=True)
 @click.option("--sku", required=True)
-@click.option("--mode", type=click.Choice(["offline", "lease"]), default="offline")
+@click.option(
+    "--mode", type=click.Choice([each.value for each in Mode]), default=Mode.OFFLINE.value
+)
 @click.option("--term", help="For example 72h or 30d. Default: the SKU's term.")
 @click.option(
     "--limit",
@@ -41,17 +45,7 @@ def entitlement() -> None:
 @click.option("--reason", required=True)
 @click.option("--by", required=True, help="A staff person's id or e-mail address.")
 @json_option
-def entitlement_create(
-    deployment_id: str,
-    sku: str,
-    mode: str,
-    term: str | None,
-    limits: tuple[str, ...],
-    features: tuple[str, ...],
-    fingerprints: tuple[str, ...],
-    reason: str,
-    by: str,
-) -> dict[str, Any]:
+def entitlement_create(deployment_id: str, reason: str, by: str, **given: Any) -> dict[str, Any]:
     """Propose an entitlement for a deployment."""
     with transactions().writing(COMMAND) as context:
         person = find_staff(context, by)
@@ -59,16 +53,31 @@ def entitlement_create(
         made = propose_entitlement(
             context,
             deployment_id=deployment_id,
-            sku=sku,
-            mode=mode,
-            term_s=None if term is None else parse_duration(term),
-            limits=parse_limits(limits),
-            features=features,
-            fingerprints=fingerprints,
+            terms=_terms(**given),
             reason=reason,
             created_by=person.id,
         )
     return {"entitlement_id": made.id, "status": made.state}
+
+
+def _terms(
+    *,
+    sku: str,
+    mode: str,
+    term: str | None,
+    limits: tuple[str, ...],
+    features: tuple[str, ...],
+    fingerprints: tuple[str, ...],
+) -> Terms:
+    """Return the terms that options say; what they leave out is as the SKU's template says."""
+    return fill_terms(
+        sku,
+        mode=Mode(mode),
+        term_s=None if term is None else parse_duration(term),
+        limits=parse_limits(limits),
+        features=features or None,
+        fingerprints=fingerprints,
+    )
 
 
 @entitlement.command("approve")

@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
-from portal.db.types import JsonValue, UtcDateTime
+from portal.db.types import JsonValue, Stored, UtcDateTime, Word
+from portal.domain.requests import Audience, Background, RequestKind, RequestState
+from portal.domain.standing import HoldCause
+from portal.domain.terms import Mode, Terms
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -26,4 +29,6 @@ class Base(DeclarativeBase):
         dict[str, Any]: JsonValue,
         list[str]: JsonValue,
         list[Any]: JsonValue,
+        **{words: Word(words) for words in (Audience, HoldCause, Mode, RequestKind, RequestState)},
+        **{shape: Stored(shape) for shape in (Background, Terms)},
     }

@@ -3,45 +3,32 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy import ColumnElement, ForeignKey, case, type_coerce
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.db.base import Base
-from portal.db.types import one_of
+from portal.db.types import Word
+from portal.domain.entitlements import EntitlementState, Grant
+from portal.domain.terms import Terms
 
 
 class Entitlement(Base):
-    """What a deployment may have. Its terms are fixed when it is made; its state moves forward.
+    """What a deployment may have. Its terms are fixed when it is made; its instants tell its state.
 
-    `proposed` waits for approval; `approved` may be issued (or waits for *Start now* until
-    `start_by_at`); `live` has been issued from; `ended` no longer counts.
+    `ends_at` is the start and the term together; it is stored because the worker looks for
+    entitlements by it.
     """
 
     __tablename__ = "entitlements"
-    __table_args__ = (
-        one_of("state", "proposed", "approved", "live", "ended"),
-        one_of("source", "evaluation", "pilot", "order", "subscription", "contract", "marketplace"),
-        one_of("mode", "offline", "lease"),
-    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), index=True)
     request_id: Mapped[str | None] = mapped_column(ForeignKey("requests.id"), unique=True)
-    source: Mapped[str]
-    sku: Mapped[str]
-    state: Mapped[str]
-    mode: Mapped[str]
-    term_s: Mapped[int | None]
-    """Seconds from the start to the end; None for packs on top of a base."""
-    features: Mapped[list[str]]
-    limits: Mapped[dict[str, Any]]
-    """`tokens_per_window`, `window_s`, `max_concurrency`, `max_instances`, `max_seats`."""
-    tokens_total: Mapped[int | None] = mapped_column(BigInteger)
-    """The budget in tokens; None when the license has no budget."""
+    terms: Mapped[Terms]
     budget_id: Mapped[str | None]
-    fingerprints: Mapped[list[str]]
-    support_tier: Mapped[str | None]
+    """Names the budget; None when the terms have none."""
     reason: Mapped[str]
     created_at: Mapped[datetime]
     created_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
@@ -54,3 +41,31 @@ class Entitlement(Base):
     ends_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[str | None]
+
+    @hybrid_property
+    def state(self) -> EntitlementState:
+        """How far it has come."""
+        if self.ended_at is not None:
+            return EntitlementState.ENDED
+        if self.starts_at is not None:
+            return EntitlementState.LIVE
+        if self.approved_at is not None:
+            return EntitlementState.APPROVED
+        return EntitlementState.PROPOSED
+
+    @state.inplace.expression
+    @classmethod
+    def _state(cls) -> ColumnElement[Any]:
+        words = case(
+            (cls.ended_at.is_not(None), EntitlementState.ENDED.value),
+            (cls.starts_at.is_not(None), EntitlementState.LIVE.value),
+            (cls.approved_at.is_not(None), EntitlementState.APPROVED.value),
+            else_=EntitlementState.PROPOSED.value,
+        )
+        return type_coerce(words, Word(EntitlementState))
+
+    def grant(self) -> Grant | None:
+        """Return what it grants; None before it has started."""
+        if self.starts_at is None:
+            return None
+        return Grant(self.terms, self.budget_id, self.starts_at, self.ends_at)

@@ -1,29 +1,38 @@
 """Licenses: each line of signed files a deployment was given."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection
+from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, ForeignKey, LargeBinary, UniqueConstraint, func, select
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from licensing.license import License as LicensePayload
 from portal.db.base import Base
 from portal.db.types import one_of
+from portal.domain.leases import parse_license
+from portal.domain.standing import HoldCause, LicenseFacts
+from portal.domain.terms import Mode
 
 
 class License(Base):
     """One license, from the wish to issue it to its end.
 
-    `issuing` until its signature is stored and verified. Then `issued`, and at last `superseded` or
-    `revoked`. The payload is stored before it is signed and never changes; the envelope is stored
-    once. So whoever resumes after a crash signs the same bytes.
+    The payload is stored before it is signed and never changes; the envelope is stored once. So
+    whoever resumes after a crash signs the same bytes. What the license is at an instant is not
+    stored: `portal.domain.standing` says it.
+
+    What stands beside the payload and could be read from it is there for queries: `sku` is searched
+    and `mode` shown before there is a payload, `revision` is unique in its line, the newest
+    `issued_at` and the coming `expires_at` are looked for, files are found by `file_sha256`, and
+    `payload_sha256` is compared in the one statement of a renewal. For the same statement
+    `superseded_by` names the license whose payload supersedes this one.
     """
 
     __tablename__ = "licenses"
     __table_args__ = (
         UniqueConstraint("deployment_id", "revision"),
         UniqueConstraint("issue_key"),
-        one_of("state", "issuing", "issued", "superseded", "revoked"),
-        one_of("mode", "offline", "lease"),
+        one_of("mode", *Mode),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -32,25 +41,18 @@ class License(Base):
     entitlement_id: Mapped[str] = mapped_column(ForeignKey("entitlements.id"), index=True)
     issue_key: Mapped[str]
     """Names the cause, so that one cause issues one license however often it is retried."""
-    state: Mapped[str]
     sku: Mapped[str]
-    mode: Mapped[str]
+    """The entitlement's until the payload is fixed, like the mode."""
+    mode: Mapped[Mode]
     created_at: Mapped[datetime]
     """When issuing was asked for."""
 
     # Fixed with the intent, before the signature.
     revision: Mapped[int | None]
-    supersedes: Mapped[str | None] = mapped_column(ForeignKey("licenses.id"))
-    budget_id: Mapped[str | None]
-    tokens_total: Mapped[int | None] = mapped_column(BigInteger)
-    features: Mapped[list[str] | None]
-    limits: Mapped[dict[str, Any] | None]
-    fingerprints: Mapped[list[str] | None]
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     payload_sha256: Mapped[str | None]
     key_id: Mapped[str | None]
     issued_at: Mapped[datetime | None]
-    not_before_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
     # Stored with the signature.
@@ -65,21 +67,58 @@ class License(Base):
     revoked_at: Mapped[datetime | None]
     installed_marked_at: Mapped[datetime | None]
 
+    @property
+    def document(self) -> LicensePayload | None:
+        """What the license says; None until its payload is fixed."""
+        return None if self.payload is None else parse_license(self.payload)
+
+    @property
+    def not_before_at(self) -> datetime | None:
+        """When it begins to count; None until its payload is fixed."""
+        document = self.document
+        return None if document is None else datetime.fromtimestamp(document.not_before_at, UTC)
+
+    def facts(self, *, is_held: bool) -> LicenseFacts:
+        """Return what its standing depends on."""
+        return LicenseFacts(
+            released_at=self.released_at,
+            not_before_at=self.not_before_at,
+            expires_at=self.expires_at,
+            superseded_at=self.superseded_at,
+            superseded_by=self.superseded_by,
+            revoked_at=self.revoked_at,
+            is_held=is_held,
+        )
+
 
 class Hold(Base):
     """One reason for which a license's entitlement is suspended; lifted alone."""
 
     __tablename__ = "holds"
-    __table_args__ = (one_of("cause", "dispute", "past-due", "refund", "staff", "abuse"),)
+    __table_args__ = (one_of("cause", *HoldCause),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     entitlement_id: Mapped[str] = mapped_column(ForeignKey("entitlements.id"), index=True)
-    cause: Mapped[str]
+    cause: Mapped[HoldCause]
     reason: Mapped[str]
     opened_at: Mapped[datetime]
     opened_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     lifted_at: Mapped[datetime | None]
     lifted_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
+
+
+def held_since(
+    session: Session, entitlement_ids: Collection[str] | None = None
+) -> dict[str, datetime]:
+    """Return since when entitlements (these, or all) are on hold, by id; others are left out."""
+    query = (
+        select(Hold.entitlement_id, func.min(Hold.opened_at))
+        .where(Hold.lifted_at.is_(None))
+        .group_by(Hold.entitlement_id)
+    )
+    if entitlement_ids is not None:
+        query = query.where(Hold.entitlement_id.in_(entitlement_ids))
+    return dict(session.execute(query).all())
 
 
 _NEWEST_FIRST = (License.revision.desc().nulls_first(), License.created_at.desc())

@@ -8,21 +8,23 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.db.base import Base
 from portal.db.types import one_of
+from portal.domain.requests import Audience, Background, RequestKind, RequestState
+from portal.domain.terms import Terms
 
 
 class Request(Base):
-    """One request. `asked` is never changed; what staff granted instead stands in `granted`."""
+    """One request. `asked` is never changed; what was granted instead stands in `granted`."""
 
     __tablename__ = "requests"
     __table_args__ = (
-        one_of("kind", "evaluation", "pilot", "renewal", "replacement"),
-        one_of("state", "open", "approved", "declined", "withdrawn"),
+        one_of("kind", *RequestKind),
+        one_of("state", *RequestState),
         Index("ix_requests_state_created_at", "state", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    state: Mapped[str]
+    kind: Mapped[RequestKind]
+    state: Mapped[RequestState]
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), index=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
@@ -30,11 +32,11 @@ class Request(Base):
     email_domain: Mapped[str | None]
     registrable_domain: Mapped[str | None] = mapped_column(index=True)
     """Of the person's address when they asked: the cap per domain counts these."""
-    asked: Mapped[dict[str, Any]]
-    """`purpose`, `features`, `mode`, `fingerprint`, and for pilots `goals`, `starts_on`,
-    `volume_tokens`, `contacts`."""
-    granted: Mapped[dict[str, Any] | None]
-    """The terms staff approved, when the request was approved."""
+    background: Mapped[Background]
+    """What the customer said beside the terms."""
+    asked: Mapped[Terms]
+    granted: Mapped[Terms | None]
+    """What was granted, by staff or by the policy; the entitlement may be amended later."""
     policy: Mapped[dict[str, Any]]
     """What the policy said: `granted` and `reasons`."""
     created_at: Mapped[datetime]
@@ -52,11 +54,11 @@ class RequestMessage(Base):
     """One message on a request: to or from the customer, or internal to staff."""
 
     __tablename__ = "request_messages"
-    __table_args__ = (one_of("audience", "customer", "staff"),)
+    __table_args__ = (one_of("audience", *Audience),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"), index=True)
     author_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
-    audience: Mapped[str]
+    audience: Mapped[Audience]
     text: Mapped[str]
     created_at: Mapped[datetime]

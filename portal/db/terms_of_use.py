@@ -9,10 +9,10 @@ from portal.db.base import Base
 from portal.db.types import one_of
 
 
-class TermsAcceptance(Base):
-    """Who accepted which version of the terms, where."""
+class TermsOfUseAcceptance(Base):
+    """Who accepted which version of the terms of use, where."""
 
-    __tablename__ = "terms_acceptances"
+    __tablename__ = "terms_of_use_acceptances"
     __table_args__ = (one_of("occasion", "sign-up", "request", "purchase"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)

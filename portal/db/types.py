@@ -1,9 +1,11 @@
 """Column types that mean the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, Dialect, Integer
+import msgspec
+from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, Dialect, Integer, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -27,9 +29,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return `timestamptz` for PostgreSQL, plain text for SQLite."""
         return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what the driver is given."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -37,10 +41,57 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Return what the code is given."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Word(TypeDecorator[StrEnum]):
+    """A word of an enumeration, kept as text; `one_of` constrains the column to its words."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self.words = words
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        """Return the word as text; another word is a ValueError."""
+        return None if value is None else self.words(value).value
+
+    def process_result_value(self, value: str | None, _dialect: Dialect) -> StrEnum | None:
+        """Return the word."""
+        return None if value is None else self.words(value)
+
+
+class Stored(TypeDecorator[msgspec.Struct]):
+    """A frozen struct, kept as one JSON document that is checked when it is read.
+
+    Raises:
+        ValidationError: the document does not fit the struct.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, shape: type[msgspec.Struct]) -> None:
+        super().__init__(none_as_null=True)
+        self.shape = shape
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the database's own type for JSON."""
+        return JsonValue.dialect_impl(dialect)
+
+    def process_bind_param(self, value: msgspec.Struct | None, _dialect: Dialect) -> Any:
+        """Return the struct as plain values."""
+        return None if value is None else msgspec.to_builtins(value)
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> msgspec.Struct | None:
+        """Return the struct, checked."""
+        return None if value is None else msgspec.convert(value, self.shape)
 
 
 def one_of(column: str, *values: str) -> CheckConstraint:

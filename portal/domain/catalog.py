@@ -3,13 +3,18 @@
 Source: the vendor's license templates and the SKU table of the portal's design.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from licensing.names import FEATURES
+from msgspec.structs import replace
+
+from licensing.license import Limits
+from licensing.names import FEATURES, LIMITS
+from portal.domain.errors import Invalid
+from portal.domain.terms import Mode, Terms
 
 Source = Literal["evaluation", "pilot", "order", "subscription", "contract", "marketplace"]
-Mode = Literal["offline", "lease"]
 
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
@@ -49,9 +54,9 @@ class Template:
     features: tuple[str, ...]
     always: tuple[str, ...] = ()
     """Features that cannot be taken away."""
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     leases: LeasePlan = TRIAL_LEASES
-    modes: tuple[Mode, ...] = ("offline", "lease")
+    modes: tuple[Mode, ...] = tuple(Mode)
     is_pack: bool = False
     two_person: bool = False
     """Proposed by one staff person, approved by another."""
@@ -66,7 +71,7 @@ _TEMPLATES: Final = (
         term_s=72 * HOUR_S,
         tokens_total=1_000_000,
         features=_all_but("external_policy_routing", "private_upstreams", "audit_export"),
-        limits={"max_instances": 1, "max_concurrency": 4},
+        limits=Limits(max_instances=1, max_concurrency=4),
     ),
     Template(
         sku="pilot-30d",
@@ -77,11 +82,7 @@ _TEMPLATES: Final = (
         tokens_total=None,
         features=tuple(sorted(FEATURES)),
         always=("usage_reporting",),
-        limits={
-            "tokens_per_window": 10_000_000,
-            "window_s": 7 * DAY_S,
-            "max_instances": 3,
-        },
+        limits=Limits(tokens_per_window=10_000_000, window_s=7 * DAY_S, max_instances=3),
     ),
     Template(
         sku="enterprise-annual",
@@ -102,7 +103,7 @@ _TEMPLATES: Final = (
         term_s=None,
         tokens_total=5_000_000,
         features=PACK_FEATURES,
-        limits={"max_instances": 1},
+        limits=Limits(max_instances=1),
         leases=MONTHLY_LEASES,
         is_pack=True,
     ),
@@ -114,7 +115,7 @@ _TEMPLATES: Final = (
         term_s=None,
         tokens_total=25_000_000,
         features=PACK_FEATURES,
-        limits={"max_instances": 1},
+        limits=Limits(max_instances=1),
         leases=MONTHLY_LEASES,
         is_pack=True,
     ),
@@ -136,10 +137,58 @@ _TEMPLATES: Final = (
         term_s=400 * DAY_S,
         tokens_total=20_000_000,
         features=_all_but("private_upstreams"),
-        limits={"max_instances": 3},
+        limits=Limits(max_instances=3),
         leases=MONTHLY_LEASES,
-        modes=("lease",),
+        modes=(Mode.LEASE,),
     ),
 )
 
 CATALOG: Final[dict[str, Template]] = {template.sku: template for template in _TEMPLATES}
+
+
+def template_of(sku: str) -> Template:
+    """Return the template of an SKU.
+
+    Raises:
+        Invalid: there is no such SKU.
+    """
+    template = CATALOG.get(sku)
+    if template is None:
+        raise Invalid(f"There is no SKU {sku!r}; choose one of {', '.join(CATALOG)}.", field="sku")
+    return template
+
+
+def fill_terms(
+    sku: str,
+    *,
+    mode: Mode = Mode.OFFLINE,
+    term_s: int | None = None,
+    limits: Mapping[str, int] | None = None,
+    features: Sequence[str] | None = None,
+    fingerprints: Sequence[str] = (),
+) -> Terms:
+    """Make terms of an SKU; what is left out is as its template says.
+
+    `limits` may hold `tokens_total`, the budget, beside the license's limits.
+
+    Raises:
+        Invalid: there is no such SKU, or no such limit.
+    """
+    template = template_of(sku)
+    given = dict(limits or {})
+    tokens_total = given.pop("tokens_total", template.tokens_total)
+    unknown = sorted(set(given) - set(LIMITS))
+    if unknown:
+        raise Invalid(
+            f"Unknown limit {unknown[0]!r}; known are {', '.join(LIMITS)}, tokens_total.",
+            field="limits",
+        )
+    return Terms(
+        sku=sku,
+        mode=mode,
+        term_s=template.term_s if term_s is None else term_s,
+        features=template.features if features is None else tuple(features),
+        limits=replace(template.limits, **given),
+        tokens_total=tokens_total,
+        fingerprints=tuple(fingerprints),
+    )

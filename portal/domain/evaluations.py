@@ -3,13 +3,9 @@
 Source: "evaluate" of the portal's flows.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Final
-
-from portal.domain.catalog import CATALOG
-from portal.domain.errors import Invalid
+from datetime import datetime, timedelta
+from typing import Final
 
 WORKING_HOURS_START: Final = 9
 """UTC, on Monday to Friday."""
@@ -35,9 +31,13 @@ class Applicant:
 class Decision:
     """What the policy says, and why."""
 
-    granted: bool
     reasons: tuple[str, ...]
     """For staff: the reasons against an automatic grant; empty if it is granted."""
+
+    @property
+    def granted(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
 
 
 def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -> Decision:
@@ -60,7 +60,7 @@ def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -
                 f"{whose} had an evaluation on {last:%Y-%m-%d}; "
                 f"the interval is {interval.days} days."
             )
-    return Decision(not reasons, tuple(reasons))
+    return Decision(tuple(reasons))
 
 
 def promised_answer(at: datetime, within: timedelta) -> datetime:
@@ -76,63 +76,3 @@ def promised_answer(at: datetime, within: timedelta) -> datetime:
         second=0,
         microsecond=0,
     )
-
-
-def check_features(sku: str, features: Sequence[str]) -> list[str]:
-    """Return the requested features, sorted, with those the SKU always includes.
-
-    Raises:
-        Invalid: no feature was requested, or one that the SKU does not offer.
-    """
-    template = CATALOG[sku]
-    unknown = sorted(set(features) - set(template.features))
-    if unknown:
-        raise Invalid(f"{sku} does not offer {', '.join(unknown)}.", field="features")
-    if not features:
-        raise Invalid("Choose at least one feature.", field="features")
-    return sorted({*features, *template.always})
-
-
-def check_start(starts_on: date, today: date) -> None:
-    """Require a start date that staff can still arrange.
-
-    Raises:
-        Invalid: the date is in the past, or more than 180 days ahead.
-    """
-    if starts_on < today:
-        raise Invalid("The start date is in the past.", field="starts_on")
-    if starts_on > today + timedelta(days=180):
-        raise Invalid("Choose a start date within 180 days.", field="starts_on")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One term that staff changed."""
-
-    term: str
-    asked: str
-    granted: str
-
-
-def differences(asked: dict[str, Any], granted: dict[str, Any]) -> list[Difference]:
-    """Return how the grant differs from the request; both hold plain JSON values."""
-    found = []
-    for term in ("mode", "days", "volume_tokens", "max_instances", "features", "fingerprint"):
-        if term not in asked:
-            continue
-        wanted, given = asked[term], granted.get(term)
-        if wanted != given:
-            found.append(Difference(term, _said(term, wanted), _said(term, given)))
-    return found
-
-
-def _said(term: str, value: Any) -> str:
-    if value is None:
-        return "any instance" if term == "fingerprint" else "none"
-    if isinstance(value, list):
-        return ", ".join(str(each) for each in value) or "none"
-    if term == "days":
-        return f"{value} days"
-    if term == "volume_tokens":
-        return f"{value:,} tokens in any 7 days"
-    return str(value)

@@ -30,6 +30,7 @@ from portal.domain.lease_errors import (
     PreviousLeaseRequired,
     RequestReplayed,
 )
+from portal.domain.standing import LicenseFacts, LicenseState, standing_of
 
 ASK_AGAIN_S: Final = (300, 900)
 """The window in which the holder of a lease that is not active asks again, in seconds."""
@@ -283,7 +284,7 @@ def _require_held(claimed: Link, facts: Facts, at: datetime) -> None:
         )
 
 
-class Standing(NamedTuple):
+class LeaseStanding(NamedTuple):
     """What a lease says of its license, and why."""
 
     status: Literal["active", "suspended", "revoked", "superseded", "ended"]
@@ -291,19 +292,29 @@ class Standing(NamedTuple):
     superseded_by: str | None = None
 
 
-def lease_standing(known: Known, license_: License, at: datetime) -> Standing:
+def lease_standing(known: Known, license_: License, at: datetime) -> LeaseStanding:
     """Return what the next lease says, as license and instance are at this instant."""
-    if known.revoked_at is not None:
-        return Standing("revoked", "withdrawn")
-    if known.is_held:
-        return Standing("suspended", "on-hold")
-    if known.superseded_at is not None and known.superseded_at <= at:
-        return Standing("superseded", "replaced", known.superseded_by)
-    if license_.expires_at <= _unix(at):
-        return Standing("ended", "expired")
+    facts = LicenseFacts(
+        released_at=known.license_released_at,
+        expires_at=datetime.fromtimestamp(license_.expires_at, UTC),
+        superseded_at=known.superseded_at,
+        superseded_by=known.superseded_by,
+        revoked_at=known.revoked_at,
+        is_held=known.is_held,
+    )
+    now = standing_of(facts, at)
+    match now.state:
+        case LicenseState.REVOKED:
+            return LeaseStanding("revoked", now.reason)
+        case LicenseState.SUPERSEDED:
+            return LeaseStanding("superseded", now.reason, now.replaced_by)
+        case LicenseState.SUSPENDED:
+            return LeaseStanding("suspended", now.reason)
+        case LicenseState.EXPIRED:
+            return LeaseStanding("ended", now.reason)
     if known.retired_at is not None:
-        return Standing("ended", "retired")
-    return Standing("active")
+        return LeaseStanding("ended", "retired")
+    return LeaseStanding("active")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from portal.db.accounts import Account, Member
-from portal.db.people import Person, people_of, person_by_email
+from portal.db.people import Person, person_by_email
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict, NotFound
 from portal.domain.identifiers import ACCOUNT, MEMBER, PERSON, new_id
@@ -114,8 +114,3 @@ def search_accounts(context: Context, text: str, most: int = 100) -> list[Accoun
             | Account.email_domain.icontains(words, autoescape=True)
         )
     return list(context.session.scalars(query))
-
-
-def staff_names_of(context: Context, person_ids: set[str]) -> dict[str, str]:
-    """Return people's names as staff may see them."""
-    return {each.id: each.name for each in people_of(context.session, person_ids).values()}

@@ -19,8 +19,9 @@ from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import KeysetTrust, verify_bundle
 from portal.db.audit import newest_seal
 from portal.db.bundles import Bundle, hold_publishing, latest_bundle
-from portal.db.licenses import Hold, License
+from portal.db.licenses import License, held_since
 from portal.domain.errors import Unavailable
+from portal.domain.standing import LicenseState, standing_of
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.keys import current_keyset, role_signers, sign_document, unix
@@ -34,49 +35,50 @@ ATTEMPTS: Final = 5
 
 def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
     """Compute what the next bundle must say."""
-    open_holds = (
-        select(Hold.entitlement_id, Hold.opened_at)
-        .where(Hold.lifted_at.is_(None))
-        .order_by(Hold.opened_at.desc())
-    )
-    held = {each.entitlement_id: each.opened_at for each in context.session.execute(open_holds)}
+    held = held_since(context.session)
     rows = context.session.scalars(
-        select(License).where(
+        select(License)
+        .where(
             License.released_at.is_not(None),
             License.expires_at > context.at - KEEP_EXPIRED,
             License.revoked_at.is_not(None)
             | License.superseded_at.is_not(None)
             | License.entitlement_id.in_(held),
         )
+        .order_by(License.id)
     )
-    entries = []
-    for row in rows:
-        if row.revoked_at is not None:
-            entry = RevocationEntry(
-                license_id=row.id,
-                status="revoked",
-                effective_at=unix(row.revoked_at),
-                reason="withdrawn",
-            )
-        elif row.entitlement_id in held:
-            entry = RevocationEntry(
-                license_id=row.id,
-                status="suspended",
-                effective_at=unix(held[row.entitlement_id]),
-                reason="on-hold",
-            )
-        elif row.superseded_at is not None:
-            entry = RevocationEntry(
-                license_id=row.id,
-                status="superseded",
-                effective_at=unix(row.superseded_at),
-                reason="replaced",
-                superseded_by=row.superseded_by,
-            )
-        else:
-            continue
-        entries.append(entry)
-    return tuple(sorted(entries, key=lambda entry: entry.license_id))
+    entries = (_entry(row, held.get(row.entitlement_id), context.at) for row in rows)
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def _entry(
+    license_: License, held_since_at: datetime | None, at: datetime
+) -> RevocationEntry | None:
+    """Return what a bundle says of a license by its standing; a coming end is told ahead."""
+    now = standing_of(license_.facts(is_held=held_since_at is not None), at)
+    if now.state is LicenseState.REVOKED and license_.revoked_at is not None:
+        return RevocationEntry(
+            license_id=license_.id,
+            status="revoked",
+            effective_at=unix(license_.revoked_at),
+            reason="withdrawn",
+        )
+    if now.state is LicenseState.SUSPENDED and held_since_at is not None:
+        return RevocationEntry(
+            license_id=license_.id,
+            status="suspended",
+            effective_at=unix(held_since_at),
+            reason="on-hold",
+        )
+    if license_.superseded_at is not None:
+        return RevocationEntry(
+            license_id=license_.id,
+            status="superseded",
+            effective_at=unix(license_.superseded_at),
+            reason="replaced",
+            superseded_by=now.replaced_by,
+        )
+    return None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Policy:
     """The public origin; the `aud` of what instances sign."""
     former_origins: frozenset[str] = frozenset()
     issuer: str = "metrum.ai"
-    terms_version: str = "2026-11-01"
+    terms_of_use_version: str = "2026-11-01"
     evaluation_interval: timedelta = timedelta(days=180)
     start_window: timedelta = timedelta(days=30)
     answer_within: timedelta = timedelta(hours=24)

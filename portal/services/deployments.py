@@ -13,11 +13,12 @@ from portal.db.licenses import License, licenses_of, newest_licenses
 from portal.domain.errors import Conflict, LimitReached, NotFound
 from portal.domain.identifiers import DEPLOYMENT, new_id
 from portal.domain.names import clean_name
+from portal.domain.standing import Standing
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.enrollments import enrollment_codes_of
 from portal.services.instances import Health, instance_health, instances_of
-from portal.services.licenses import Standing, standings
+from portal.services.licenses import standings
 
 MAX_DEPLOYMENTS: Final = 50
 
@@ -94,6 +95,11 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
     if deployment is None or deployment.account_id != account_id:
         raise NotFound("There is no such deployment in this account.")
     return deployment
+
+
+def deployment_names(context: Context, account_id: str) -> list[tuple[str, str]]:
+    """Return ids and names of an account's open deployments, oldest first."""
+    return [(each.id, each.name) for each in deployments_of(context.session, account_id)]
 
 
 def deployment_list(context: Context, account_id: str) -> tuple[DeploymentFacts, ...]:

@@ -10,18 +10,24 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from licensing.encoding import sha256_hex
+from licensing.license import License as LicensePayload
 from portal.db.bundles import latest_bundle
 from portal.db.deployments import Deployment
 from portal.db.keys import latest_keyset
 from portal.db.licenses import License
 from portal.domain.errors import Conflict
+from portal.domain.standing import Standing
+from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.keys import unix
-from portal.services.licenses import Standing, standing
+from portal.services.licenses import account_license, standing
 
 LICENSE_JSON: Final = "license.json"
 SUMMARY_JSON: Final = "summary.json"
@@ -60,7 +66,8 @@ class Download:
 
 def license_summary(license_: License, now: Standing) -> dict[str, Any]:
     """Return the facts of a license that may be shown, logged and mailed."""
-    summary = {
+    document = license_.document
+    summary: dict[str, Any] = {
         "status": now.state,
         "license_id": license_.id,
         "customer_id": license_.account_id,
@@ -70,19 +77,22 @@ def license_summary(license_: License, now: Standing) -> dict[str, Any]:
         "mode": license_.mode,
         "key_id": license_.key_id,
         "sha256": license_.file_sha256,
-        "issued_at": _time(license_.issued_at),
-        "not_before": _time(license_.not_before_at),
-        "expires_at": _time(license_.expires_at),
-        "features": license_.features,
-        "limits": license_.limits,
-        "budget_tokens": license_.tokens_total,
-        "replaced_by": now.replaced_by,
     }
+    if document is not None:
+        summary |= {
+            "issued_at": _time(document.issued_at),
+            "not_before": _time(document.not_before_at),
+            "expires_at": _time(document.expires_at),
+            "features": list(document.features),
+            "limits": msgspec.to_builtins(document.limits),
+            "budget_tokens": None if document.budget is None else document.budget.tokens_total,
+        }
+    summary["replaced_by"] = now.replaced_by
     return {name: value for name, value in summary.items() if value is not None}
 
 
-def _time(instant: Any) -> str | None:
-    return None if instant is None else instant.isoformat().replace("+00:00", "Z")
+def _time(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _summary_file(context: Context, license_: License) -> bytes:
@@ -94,26 +104,30 @@ def _summary_file(context: Context, license_: License) -> bytes:
     return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def verify_command(license_: License) -> str:
+def verify_command(document: LicensePayload) -> str:
     """Return the exact command that checks this license offline beside its keyset."""
-    bound = f" --fingerprint {license_.fingerprints[0]}" if license_.fingerprints else ""
+    bound = f" --fingerprint {_fingerprint(document)}" if document.binding.fingerprints else ""
     return f"router-license verify {LICENSE_JSON} --keyset {KEYSET_JSON}{bound}"
 
 
-def config_lines(license_: License) -> str:
+def config_lines(document: LicensePayload) -> str:
     """Return the YAML a router needs for this license."""
-    fingerprint = license_.fingerprints[0] if license_.fingerprints else ""
     return (
         "server:\n"
         "  license:\n"
         "    enabled: true\n"
         "    path: /app/config/license.json\n"
         "    state_path: /app/state/license-state.json\n"
-        f'    instance_fingerprint: "{fingerprint}"\n'
+        f'    instance_fingerprint: "{_fingerprint(document)}"\n'
     )
 
 
-def _checklist(context: Context, license_: License) -> bytes:
+def _fingerprint(document: LicensePayload) -> str:
+    """Return the fingerprint to configure: the first one the license is bound to, if any."""
+    return next(iter(document.binding.fingerprints), "")
+
+
+def _checklist(context: Context, license_: License, document: LicensePayload) -> bytes:
     deployment = context.session.get_one(Deployment, license_.deployment_id)
     lines = [
         "Smart Router license: operator checklist",
@@ -122,21 +136,21 @@ def _checklist(context: Context, license_: License) -> bytes:
         f"License      {license_.id} (revision {license_.revision}, {license_.sku})",
         f"Key id       {license_.key_id}",
         f"SHA-256      {license_.file_sha256}",
-        f"Valid from   {_time(license_.not_before_at)}",
-        f"Expires      {_time(license_.expires_at)}",
+        f"Valid from   {_time(document.not_before_at)}",
+        f"Expires      {_time(document.expires_at)}",
         "",
         "[ ] 1. Check the file before you install it:",
-        f"       {verify_command(license_)}",
+        f"       {verify_command(document)}",
         "       It prints 'valid' and exits 0.",
         "[ ] 2. Keep a copy of the license file that is installed now.",
         "[ ] 3. Put the signed license.json at server.license.path, replacing it in one step",
         "       (write beside it, then rename). Do not edit it: any change breaks the signature.",
         "[ ] 4. In the router's configuration:",
-        *[f"       {line}" for line in config_lines(license_).splitlines()],
+        *[f"       {line}" for line in config_lines(document).splitlines()],
         "[ ] 5. Restart the router, or wait for recheck_interval.",
         '[ ] 6. curl -fsS "$ROUTER_BASE_URL/readyz" answers 200.',
     ]
-    if license_.mode == "lease":
+    if license_.mode is Mode.LEASE:
         lines += [
             "[ ] 7. Make an enrollment code on the deployment's page, then enroll the router:",
             f"       router-license enroll --license {LICENSE_JSON} --keyset {KEYSET_JSON} \\",
@@ -157,14 +171,15 @@ def make_download(context: Context, license_: License, name: str) -> Download:
         Conflict: the license is still being issued.
         KeyError: no file of this name.
     """
-    if license_.envelope is None:
+    document = license_.document
+    if license_.envelope is None or document is None:
         raise Conflict("The license is being issued; its files appear in a moment.")
     if name == LICENSE_JSON:
         return Download(name, license_.envelope)
     if name == SUMMARY_JSON:
         return Download(name, _summary_file(context, license_))
     if name == CHECKLIST_TXT:
-        return Download(name, _checklist(context, license_))
+        return Download(name, _checklist(context, license_, document))
     if name == KIT_ZIP:
         return Download(name, _kit(context, license_))
     raise KeyError(name)
@@ -204,4 +219,31 @@ def record_download(context: Context, license_: License, name: str) -> None:
         account_id=license_.account_id,
         file=name,
         at=unix(context.at),
+    )
+
+
+@dataclass(frozen=True)
+class LicensePage:
+    """What members see of a license."""
+
+    license: License
+    deployment: Deployment
+    now: Standing
+    files: tuple[Download, ...]
+    """All of its files; none while it is being issued."""
+
+
+def license_page(context: Context, account_id: str, license_id: str) -> LicensePage:
+    """Return the facts of a license's page.
+
+    Raises:
+        NotFound: there is none in this account.
+    """
+    license_ = account_license(context, account_id, license_id)
+    released = license_.envelope is not None
+    return LicensePage(
+        license_,
+        context.session.get_one(Deployment, license_.deployment_id),
+        standing(context, license_),
+        tuple(make_download(context, license_, name) for name in CONTENT_TYPES if released),
     )

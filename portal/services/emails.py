@@ -1,7 +1,7 @@
 """E-mails: a message is a row and a job of the transaction that caused it, sent by the worker."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -23,7 +23,7 @@ class Letter:
 
     to_address: str
     template: str
-    facts: Mapping[str, object]
+    facts: Mapping[str, object] = field(repr=False)
 
 
 def queue_email(

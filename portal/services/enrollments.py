@@ -29,6 +29,8 @@ from portal.domain.identifiers import CODE, INSTANCE, new_id
 from portal.domain.lease_errors import EnrollmentRefused, KeyEnrolled
 from portal.domain.lease_requests import verify_enrolling
 from portal.domain.leases import Facts, Known, NextLease, first_lease, parse_license
+from portal.domain.standing import LicenseState
+from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.leases import Answered, lease_facts, sign_lease
@@ -59,7 +61,7 @@ def create_enrollment_code(
     if not 1 <= uses <= MOST_USES:
         raise Invalid(f"A code is good for 1 to {MOST_USES} routers.", field="uses")
     license_ = current_license(context.session, deployment_id)
-    if license_ is None or license_.mode != "lease":
+    if license_ is None or license_.mode is not Mode.LEASE:
         raise Conflict(
             "Only routers of a deployment whose license works by lease enroll; "
             "an offline license needs no enrollment."
@@ -210,12 +212,12 @@ def _require_enrollable(
         or license_.released_at is None
     ):
         raise EnrollmentRefused("The named license is not one of the code's deployment.")
-    if license_.mode != "lease":
+    if license_.mode is not Mode.LEASE:
         raise EnrollmentRefused("The license works offline; it needs no enrollment.")
     now = standing(context, license_)
-    if now.state != "issued":
+    if now.state is not LicenseState.ISSUED:
         raise EnrollmentRefused(f"The license is {now.state}.")
-    fingerprints = license_.fingerprints or []
+    fingerprints = () if license_.document is None else license_.document.binding.fingerprints
     if fingerprints and request.fingerprint not in fingerprints:
         raise EnrollmentRefused("The license is bound to another fingerprint.")
     return license_

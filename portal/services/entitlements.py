@@ -1,17 +1,16 @@
 """Entitlements: proposing, approving and starting what licenses are issued from."""
 
-from collections.abc import Mapping, Sequence
-
 from sqlalchemy import select, update
 
 from portal.db.deployments import Deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.domain.catalog import CATALOG
-from portal.domain.entitlements import check_terms
+from portal.domain.entitlements import EntitlementState, check_terms
 from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
 from portal.domain.roles import REQUESTS_MAKE
+from portal.domain.terms import Terms
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.licenses import request_issue
@@ -33,19 +32,12 @@ def propose_entitlement(
     context: Context,
     *,
     deployment_id: str,
-    sku: str,
-    mode: str = "offline",
-    term_s: int | None = None,
-    limits: Mapping[str, int] | None = None,
-    features: Sequence[str] | None = None,
-    fingerprints: Sequence[str] = (),
+    terms: Terms,
     reason: str,
     created_by: str | None,
     request_id: str | None = None,
 ) -> Entitlement:
-    """Propose terms for a deployment; what is left out comes from the SKU's template.
-
-    `limits` may hold `tokens_total`, the budget, beside the license's limits.
+    """Propose terms for a deployment.
 
     Raises:
         NotFound: no such deployment.
@@ -54,40 +46,15 @@ def propose_entitlement(
     deployment = context.session.get(Deployment, deployment_id)
     if deployment is None:
         raise NotFound(f"There is no deployment {deployment_id}.")
-    template = CATALOG.get(sku)
-    given = dict(limits or {})
-    tokens_total = given.pop("tokens_total", template.tokens_total if template else None)
-    if template is not None:
-        if term_s is None:
-            term_s = template.term_s
-        if not features:
-            features = template.features
-        given = {**template.limits, **given}
-    chosen = sorted(set(features or ()))
-    check_terms(
-        sku=sku,
-        mode=mode,
-        term_s=term_s,
-        features=chosen,
-        limits=given,
-        tokens_total=tokens_total,
-        fingerprints=fingerprints,
-    )
+    check_terms(terms)
+    has_budget = terms.tokens_total is not None
     entitlement = Entitlement(
         id=new_id(ENTITLEMENT, context.ports.randomness),
         account_id=deployment.account_id,
         deployment_id=deployment.id,
         request_id=request_id,
-        source=CATALOG[sku].source,
-        sku=sku,
-        state="proposed",
-        mode=mode,
-        term_s=term_s,
-        features=chosen,
-        limits=given,
-        tokens_total=tokens_total,
-        budget_id=None if tokens_total is None else new_id(BUDGET, context.ports.randomness),
-        fingerprints=sorted(set(fingerprints)),
+        terms=terms,
+        budget_id=new_id(BUDGET, context.ports.randomness) if has_budget else None,
         reason=reason,
         created_at=context.at,
         created_by=created_by,
@@ -100,8 +67,8 @@ def propose_entitlement(
         entitlement.id,
         account_id=deployment.account_id,
         reason=reason,
-        sku=sku,
-        mode=mode,
+        sku=terms.sku,
+        mode=terms.mode.value,
         deployment_id=deployment.id,
     )
     context.session.flush()
@@ -121,17 +88,17 @@ def approve_entitlement(
         Conflict: it has ended.
     """
     entitlement = find_entitlement(context, entitlement_id)
-    if entitlement.state in ("approved", "live"):
+    if entitlement.state in (EntitlementState.APPROVED, EntitlementState.LIVE):
         return entitlement
-    if entitlement.state == "ended":
+    if entitlement.state is EntitlementState.ENDED:
         raise Conflict("The entitlement has ended; propose a new one.")
-    if CATALOG[entitlement.sku].two_person and entitlement.created_by == approved_by:
-        raise Forbidden(f"{entitlement.sku} needs the approval of a second person.")
+    sku = entitlement.terms.sku
+    if CATALOG[sku].two_person and entitlement.created_by == approved_by:
+        raise Forbidden(f"{sku} needs the approval of a second person.")
     moved = context.session.execute(
         update(Entitlement)
-        .where(Entitlement.id == entitlement_id, Entitlement.state == "proposed")
+        .where(Entitlement.id == entitlement_id, Entitlement.state == EntitlementState.PROPOSED)
         .values(
-            state="approved",
             approved_at=context.at,
             approved_by=approved_by,
             start_by_at=context.at + context.policy.start_window,
@@ -155,7 +122,7 @@ def approve_entitlement(
 # A grant waits for *Start now* while it is approved, nobody has started it and its time has not
 # passed. Until the worker has issued its license a started grant is still approved: what tells the
 # two apart is the license that was asked for.
-_UNSTARTED = (Entitlement.state == "approved") & ~(
+_UNSTARTED = (Entitlement.state == EntitlementState.APPROVED) & ~(
     select(License.id).where(License.entitlement_id == Entitlement.id).exists()
 )
 
@@ -199,10 +166,10 @@ def start_entitlement(context: Context, *, account_id: str, entitlement_id: str)
     entitlement = context.session.get(Entitlement, entitlement_id)
     if entitlement is None or entitlement.account_id != account_id:
         raise NotFound("There is no such grant in this account.")
-    if entitlement.state == "approved":
+    if entitlement.state is EntitlementState.APPROVED:
         if entitlement.start_by_at is not None and context.at >= entitlement.start_by_at:
             raise Conflict("The time to start this grant has passed; ask for a new one.")
-    elif entitlement.state != "live":
+    elif entitlement.state is not EntitlementState.LIVE:
         raise Conflict("This grant cannot be started.")
     return request_issue(context, entitlement.id, cause="start")
 
@@ -211,12 +178,15 @@ def end_lapsed(context: Context) -> int:
     """End grants nobody started in time, and live ones whose time is over; return how many."""
     over = (
         (_UNSTARTED & (Entitlement.start_by_at <= context.at), "not started"),
-        ((Entitlement.state == "live") & (Entitlement.ends_at <= context.at), "term over"),
+        (
+            (Entitlement.state == EntitlementState.LIVE) & (Entitlement.ends_at <= context.at),
+            "term over",
+        ),
     )
     ended = 0
     for is_over, why in over:
-        for entitlement in context.session.scalars(select(Entitlement).where(is_over)).all():
-            entitlement.state = "ended"
+        query = select(Entitlement).where(is_over)
+        for entitlement in context.session.scalars(query).all():
             entitlement.ended_at = context.at
             entitlement.end_reason = why
             record(

@@ -161,9 +161,23 @@ def retire_instance(context: Context, instance_id: str, *, reason: str) -> Insta
     return instance
 
 
-def search_instances(context: Context, text: str, most: int = 200) -> list[Instance]:
-    """Return instances whose id, label, fingerprint or key id holds `text`, last seen first."""
-    query = select(Instance).order_by(Instance.last_seen_at.desc()).limit(most)
+@dataclass(frozen=True)
+class InstanceRow:
+    """An instance in a list for staff."""
+
+    instance: Instance
+    health: Health
+    deployment: Deployment
+
+
+def search_instances(context: Context, text: str, most: int = 200) -> list[InstanceRow]:
+    """Find instances whose id, label, fingerprint or key id holds `text`, last seen first."""
+    query = (
+        select(Instance, Deployment)
+        .join(Deployment, Deployment.id == Instance.deployment_id)
+        .order_by(Instance.last_seen_at.desc())
+        .limit(most)
+    )
     words = text.strip()
     if words:
         query = query.where(
@@ -173,4 +187,7 @@ def search_instances(context: Context, text: str, most: int = 200) -> list[Insta
             | Instance.label.icontains(words, autoescape=True)
             | Instance.fingerprint.icontains(words, autoescape=True)
         )
-    return list(context.session.scalars(query))
+    return [
+        InstanceRow(instance, instance_health(context, instance), deployment)
+        for instance, deployment in context.session.execute(query)
+    ]

@@ -7,25 +7,27 @@ visible as issued only once its signature is stored and was verified.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from licensing.encoding import sha256_hex
-from licensing.license import Binding, Budget, LeaseTerms, Limits, RevocationTerms
+from licensing.license import Binding, Budget, LeaseTerms, RevocationTerms
 from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
-from portal.db.licenses import Hold, License, current_license
+from portal.db.licenses import License, current_license, held_since
 from portal.db.session import clock_difference
-from portal.domain.entitlements import Grant, compute_terms
+from portal.domain.entitlements import EntitlementState, Grant, compute_terms
 from portal.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from portal.domain.identifiers import LICENSE, new_id
+from portal.domain.standing import Standing, standing_of
+from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.emails import tell_members
@@ -34,16 +36,6 @@ from portal.services.keys import current_keyset, role_signers, sign_payload, sig
 
 ISSUE_LICENSE: Final = "issue-license"
 MAX_CLOCK_DIFFERENCE_S: Final = 60
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What is true of a license at an instant."""
-
-    state: str
-    """`issuing`, `issued`, `not-yet-valid`, `expired`, `suspended`, `superseded`, `revoked`."""
-    replaced_by: str | None
-    """The newer license of its deployment, also while the overlap lasts."""
 
 
 def request_issue(context: Context, entitlement_id: str, *, cause: str) -> License:
@@ -62,7 +54,7 @@ def request_issue(context: Context, entitlement_id: str, *, cause: str) -> Licen
     if present is not None:
         return present
     context.session.refresh(entitlement)
-    if entitlement.state not in ("approved", "live"):
+    if entitlement.state not in (EntitlementState.APPROVED, EntitlementState.LIVE):
         raise Conflict(
             f"The entitlement is {entitlement.state}; only an approved one can be issued."
         )
@@ -72,9 +64,8 @@ def request_issue(context: Context, entitlement_id: str, *, cause: str) -> Licen
         deployment_id=entitlement.deployment_id,
         entitlement_id=entitlement.id,
         issue_key=issue_key,
-        state="issuing",
-        sku=entitlement.sku,
-        mode=entitlement.mode,
+        sku=entitlement.terms.sku,
+        mode=entitlement.terms.mode,
         created_at=context.at,
     )
     context.session.add(license_)
@@ -108,26 +99,17 @@ def store_intent(context: Context, license_id: str) -> License:
     if license_.payload is not None:
         return license_
     _require_sane_clock(context)
-    entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
-    _make_live(context, entitlement)
-    predecessor = current_license(context.session, license_.deployment_id)
+    _make_live(context, context.session.get_one(Entitlement, license_.entitlement_id))
     signer = role_signers(context, "license")[0]
-    payload = _payload(context, license_, predecessor)
+    payload = _payload(context, license_, current_license(context.session, license_.deployment_id))
     raw = payload.to_bytes()
     license_.revision = payload.revision
-    license_.supersedes = payload.supersedes
     license_.sku = payload.sku
-    license_.mode = payload.mode
-    license_.budget_id = None if payload.budget is None else payload.budget.budget_id
-    license_.tokens_total = None if payload.budget is None else payload.budget.tokens_total
-    license_.features = list(payload.features)
-    license_.limits = _limits_of(payload.limits)
-    license_.fingerprints = list(payload.binding.fingerprints)
+    license_.mode = Mode(payload.mode)
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
     license_.key_id = signer.keyid
     license_.issued_at = context.at.replace(microsecond=0)
-    license_.not_before_at = license_.issued_at
     license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
     record(
         context,
@@ -150,26 +132,22 @@ def _require_sane_clock(context: Context) -> None:
         raise Unavailable(
             f"This machine's clock is {difference:.0f} s away from the database's; correct it."
         )
-    newest = context.session.scalar(
-        select(License.issued_at)
-        .where(License.issued_at.is_not(None))
-        .order_by(License.issued_at.desc())
-        .limit(1)
-    )
+    newest = context.session.scalar(select(func.max(License.issued_at)))
     if newest is not None and context.at < newest:
         raise Unavailable("This machine's clock is before the last license issued; correct it.")
 
 
 def _make_live(context: Context, entitlement: Entitlement) -> None:
     """Start an approved entitlement's term; it runs from the first license issued from it."""
-    if entitlement.state == "live":
+    if entitlement.state is EntitlementState.LIVE:
         return
-    start = context.at.replace(microsecond=0)
-    end = None if entitlement.term_s is None else start + timedelta(seconds=entitlement.term_s)
+    start, term_s = context.at.replace(microsecond=0), entitlement.terms.term_s
     moved = context.session.execute(
         update(Entitlement)
-        .where(Entitlement.id == entitlement.id, Entitlement.state == "approved")
-        .values(state="live", starts_at=start, ends_at=end)
+        .where(Entitlement.id == entitlement.id, Entitlement.state == EntitlementState.APPROVED)
+        .values(
+            starts_at=start, ends_at=None if term_s is None else start + timedelta(seconds=term_s)
+        )
         .returning(Entitlement.id)
     ).first()
     if moved is None:
@@ -179,43 +157,34 @@ def _make_live(context: Context, entitlement: Entitlement) -> None:
 
 def _live_grants(context: Context, deployment_id: str) -> list[Grant]:
     rows = context.session.scalars(
-        select(Entitlement).where(
-            Entitlement.deployment_id == deployment_id, Entitlement.state == "live"
+        select(Entitlement)
+        .where(
+            Entitlement.deployment_id == deployment_id,
+            Entitlement.state == EntitlementState.LIVE,
+            Entitlement.ends_at.is_(None) | (Entitlement.ends_at > context.at),
         )
+        .order_by(Entitlement.created_at, Entitlement.id)
     )
-    return [
-        Grant(
-            sku=row.sku,
-            mode="lease" if row.mode == "lease" else "offline",
-            features=tuple(row.features),
-            limits=row.limits,
-            tokens_total=row.tokens_total,
-            budget_id=row.budget_id,
-            fingerprints=tuple(row.fingerprints),
-            support_tier=row.support_tier,
-            starts_at=row.starts_at,
-            ends_at=row.ends_at,
-        )
-        for row in rows
-        if row.starts_at is not None and (row.ends_at is None or row.ends_at > context.at)
-    ]
+    return [grant for row in rows if (grant := row.grant()) is not None]
 
 
 def _payload(context: Context, license_: License, predecessor: License | None) -> LicensePayload:
-    terms = compute_terms(_live_grants(context, license_.deployment_id))
-    account = context.session.get_one(Account, license_.account_id)
-    issued_at = unix(context.at)
-    expires_at = unix(terms.expires_at)
+    computed = compute_terms(_live_grants(context, license_.deployment_id))
+    terms = computed.terms
+    issued_at, expires_at = unix(context.at), unix(computed.expires_at)
     if expires_at <= issued_at:
         raise Invalid("The term of the entitlement is over.")
+    before = None if predecessor is None else predecessor.document
     budget = None
-    if terms.tokens_total is not None and terms.budget_id is not None:
-        before = None if predecessor is None else predecessor.budget_id
+    if terms.tokens_total is not None and computed.budget_id is not None:
         budget = Budget(
-            budget_id=terms.budget_id,
+            budget_id=computed.budget_id,
             tokens_total=terms.tokens_total,
-            carry_over_from=before if before != terms.budget_id else _carried(predecessor),
+            carry_over_from=_carried(before, computed.budget_id),
         )
+    lease = None
+    if computed.leases is not None:
+        lease = LeaseTerms(url=context.policy.origin, **asdict(computed.leases))
     return LicensePayload(
         typ=LicensePayload.TYP,
         iss=context.policy.issuer,
@@ -223,50 +192,31 @@ def _payload(context: Context, license_: License, predecessor: License | None) -
         issued_at=issued_at,
         license_id=license_.id,
         deployment_id=license_.deployment_id,
-        revision=1 if predecessor is None else (predecessor.revision or 0) + 1,
-        supersedes=None if predecessor is None else predecessor.id,
+        revision=1 if before is None else before.revision + 1,
+        supersedes=None if before is None else before.license_id,
         customer_id=license_.account_id,
-        customer_name=account.name,
+        customer_name=context.session.get_one(Account, license_.account_id).name,
         sku=terms.sku,
-        mode=terms.mode,
+        mode=terms.mode.value,
         not_before_at=issued_at,
         expires_at=expires_at,
         features=terms.features,
-        limits=Limits(**dict(terms.limits)),
+        limits=terms.limits,
         budget=budget,
         binding=Binding(fingerprints=terms.fingerprints),
         support_tier=terms.support_tier,
-        lease=(
-            None
-            if terms.leases is None
-            else LeaseTerms(
-                url=context.policy.origin,
-                ttl_s=terms.leases.ttl_s,
-                grace_s=terms.leases.grace_s,
-            )
-        ),
+        lease=lease,
         revocation=RevocationTerms(require_current_bundle=False, min_version=0),
         min_keyset_version=0,
     )
 
 
-def _carried(predecessor: License | None) -> str | None:
-    """Return what the predecessor's budget carried over from: a replacement keeps the link."""
-    if predecessor is None or predecessor.payload is None:
+def _carried(before: LicensePayload | None, budget_id: str) -> str | None:
+    """Return which budget the next one carries over from; one that stays keeps its link."""
+    if before is None or before.budget is None:
         return None
-    budget = LicensePayload.parse(predecessor.payload).budget
-    return None if budget is None else budget.carry_over_from
-
-
-def _limits_of(limits: Limits) -> dict[str, Any]:
-    named = {
-        "tokens_per_window": limits.tokens_per_window,
-        "window_s": limits.window_s,
-        "max_concurrency": limits.max_concurrency,
-        "max_instances": limits.max_instances,
-        "max_seats": limits.max_seats,
-    }
-    return {name: value for name, value in named.items() if value is not None}
+    same = before.budget.budget_id == budget_id
+    return before.budget.carry_over_from if same else before.budget.budget_id
 
 
 def sign_intent(context: Context, license_: License) -> bytes:
@@ -300,10 +250,10 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         return license_
     license_.envelope = envelope
     license_.file_sha256 = sha256_hex(envelope)
-    license_.state = "issued"
     license_.released_at = context.at
-    if license_.supersedes is not None:
-        predecessor = context.session.get_one(License, license_.supersedes)
+    document = license_.document
+    if document is not None and document.supersedes is not None:
+        predecessor = context.session.get_one(License, document.supersedes)
         predecessor.superseded_by = license_.id
         if predecessor.superseded_at is None:
             predecessor.superseded_at = context.at + context.policy.overlap
@@ -377,37 +327,17 @@ def find_license(context: Context, license_id: str) -> License:
 
 
 def standings(context: Context, licenses: Sequence[License]) -> dict[str, Standing]:
-    """Say what is true of each license at this unit's instant, by license id."""
-    named = {each.entitlement_id for each in licenses}
-    held = set(
-        context.session.scalars(
-            select(Hold.entitlement_id).where(
-                Hold.entitlement_id.in_(named), Hold.lifted_at.is_(None)
-            )
-        )
-    )
-    return {each.id: _standing(each, each.entitlement_id in held, context.at) for each in licenses}
+    """Say what is true of each license at this unit's instant, by license id; one statement."""
+    held = held_since(context.session, {each.entitlement_id for each in licenses})
+    return {
+        each.id: standing_of(each.facts(is_held=each.entitlement_id in held), context.at)
+        for each in licenses
+    }
 
 
 def standing(context: Context, license_: License) -> Standing:
     """Say what is true of a license at this unit's instant."""
     return standings(context, [license_])[license_.id]
-
-
-def _standing(license_: License, is_held: bool, at: datetime) -> Standing:
-    if license_.state in ("issuing", "revoked"):
-        state = license_.state
-    elif license_.superseded_at is not None and license_.superseded_at <= at:
-        state = "superseded"
-    elif is_held:
-        state = "suspended"
-    elif license_.expires_at is not None and license_.expires_at <= at:
-        state = "expired"
-    elif license_.not_before_at is not None and license_.not_before_at > at:
-        state = "not-yet-valid"
-    else:
-        state = "issued"
-    return Standing(state, license_.superseded_by)
 
 
 def license_of(context: Context, entitlement_id: str) -> License | None:
@@ -434,9 +364,23 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
         record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
 
 
-def search_licenses(context: Context, text: str, most: int = 200) -> list[License]:
-    """Return licenses by id, account, deployment, SKU, key id or file hash, newest first."""
-    query = select(License).order_by(License.created_at.desc(), License.id).limit(most)
+@dataclass(frozen=True)
+class LicenseRow:
+    """A license in a list for staff."""
+
+    license: License
+    now: Standing
+    account: Account
+
+
+def search_licenses(context: Context, text: str, most: int = 200) -> list[LicenseRow]:
+    """Find licenses by id, account, deployment, SKU, key id or file hash, newest first."""
+    query = (
+        select(License, Account)
+        .join(Account, Account.id == License.account_id)
+        .order_by(License.created_at.desc(), License.id)
+        .limit(most)
+    )
     words = text.strip()
     if words:
         query = query.where(
@@ -447,4 +391,6 @@ def search_licenses(context: Context, text: str, most: int = 200) -> list[Licens
             | (License.file_sha256 == words)
             | License.sku.icontains(words, autoescape=True)
         )
-    return list(context.session.scalars(query))
+    found = context.session.execute(query).all()
+    now = standings(context, [license_ for license_, _ in found])
+    return [LicenseRow(license_, now[license_.id], account) for license_, account in found]

@@ -3,15 +3,23 @@
 from dataclasses import dataclass
 
 from portal.db.accounts import Account, Member
+from portal.db.audit import AuditRow
+from portal.db.deployments import Deployment
 from portal.db.entitlements import Entitlement
-from portal.db.people import Person
+from portal.db.instances import Instance
+from portal.db.licenses import License
+from portal.db.people import Person, people_of
 from portal.db.requests import Request
 from portal.db.sign_ins import SignIn
+from portal.domain.requests import RequestState
+from portal.domain.standing import Standing
 from portal.services.accounts import find_account, members_of
-from portal.services.audit import Act, activity_for_staff
+from portal.services.audit import Act, activity_for_staff, trail_of
 from portal.services.context import Context
 from portal.services.deployments import DeploymentFacts, deployment_list
 from portal.services.entitlements import waiting_to_start
+from portal.services.instances import instances_of
+from portal.services.licenses import find_license, standing
 from portal.services.requests import account_requests
 from portal.services.second_factors import unused_recovery_codes
 from portal.services.sign_ins import open_sign_ins
@@ -47,11 +55,37 @@ class SecurityPage:
     recovery_codes_left: int
 
 
+@dataclass(frozen=True)
+class LicenseHistory:
+    """All that staff see of a license: from the request to the routers that hold it."""
+
+    license: License
+    now: Standing
+    account: Account
+    deployment: Deployment
+    entitlement: Entitlement
+    asked: Request | None
+    instances: list[Instance]
+    trail: list[AuditRow]
+    """What happened to the request, the entitlement and the license, oldest first."""
+    people: dict[str, Person]
+    """Those who acted, by id."""
+
+    def actor_name(self, act: AuditRow) -> str:
+        """Return who acted: a person's name, or what kind of actor it was."""
+        person = self.people.get(act.actor_id or "")
+        return act.actor_kind if person is None else person.name
+
+
 def account_overview(context: Context, account_id: str) -> AccountOverview:
     """Return what an account's first page shows."""
     return AccountOverview(
         deployment_list(context, account_id),
-        tuple(each for each in account_requests(context, account_id) if each.state == "open"),
+        tuple(
+            each
+            for each in account_requests(context, account_id)
+            if each.state is RequestState.OPEN
+        ),
         tuple(waiting_to_start(context, account_id)),
     )
 
@@ -76,4 +110,31 @@ def security_page(context: Context, person_id: str) -> SecurityPage:
     """Return what a person's own security page shows."""
     return SecurityPage(
         tuple(open_sign_ins(context, person_id)), unused_recovery_codes(context, person_id)
+    )
+
+
+def license_history(context: Context, license_id: str) -> LicenseHistory:
+    """Return the facts of staff's page of a license.
+
+    Raises:
+        NotFound: there is none.
+    """
+    license_ = find_license(context, license_id)
+    entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
+    subjects = [license_.id, entitlement.id]
+    asked = None
+    if entitlement.request_id is not None:
+        asked = context.session.get_one(Request, entitlement.request_id)
+        subjects.append(asked.id)
+    trail = trail_of(context, *subjects)
+    return LicenseHistory(
+        license=license_,
+        now=standing(context, license_),
+        account=context.session.get_one(Account, license_.account_id),
+        deployment=context.session.get_one(Deployment, license_.deployment_id),
+        entitlement=entitlement,
+        asked=asked,
+        instances=instances_of(context, license_.deployment_id),
+        trail=trail,
+        people=people_of(context.session, {each.actor_id for each in trail}),
     )

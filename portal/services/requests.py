@@ -5,248 +5,162 @@ are judged while the account's and the domain's turn is held, so that two reques
 both pass. What a customer asked is never changed; what was granted stands beside it.
 """
 
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, func, select, update
 
 from licensing.encoding import crockford
 from portal.db.accounts import Account, lock_account
 from portal.db.deployments import Deployment, deployments_of
 from portal.db.entitlements import Entitlement
-from portal.db.people import Person
+from portal.db.licenses import License
+from portal.db.people import Person, people_of
 from portal.db.requests import Request, RequestMessage
 from portal.db.turns import take_turn
-from portal.domain.catalog import CATALOG, DAY_S
-from portal.domain.email_addresses import parse_email
+from portal.domain.catalog import fill_terms, template_of
+from portal.domain.email_addresses import EmailAddress, parse_email
+from portal.domain.entitlements import check_terms
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
-from portal.domain.evaluations import (
-    Applicant,
-    Decision,
-    Difference,
-    check_features,
-    check_start,
-    decide_evaluation,
-    differences,
-    promised_answer,
-)
+from portal.domain.evaluations import Applicant, Decision, decide_evaluation, promised_answer
 from portal.domain.identifiers import MESSAGE, REQUEST, new_id
+from portal.domain.requests import (
+    Audience,
+    Background,
+    RequestKind,
+    RequestState,
+    clean_background,
+    clean_text,
+    offered_features,
+)
+from portal.domain.terms import Comparison, Terms, differences
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.deployments import account_deployment, create_deployment
 from portal.services.emails import queue_email, tell_members, tell_staff
-from portal.services.entitlements import approve_entitlement, propose_entitlement
-from portal.services.licenses import request_issue
-from portal.services.sign_ups import accept_terms
+from portal.services.entitlements import (
+    approve_entitlement,
+    can_start,
+    propose_entitlement,
+    start_entitlement,
+    waiting_to_start,
+)
+from portal.services.licenses import license_of, request_issue
+from portal.services.sign_ups import accept_terms_of_use
 
 MOST_OPEN: Final = 5
 """Undecided requests an account may have at once."""
-EVALUATION: Final = "eval-72h"
-PILOT: Final = "pilot-30d"
-SKU_OF: Final = {"evaluation": EVALUATION, "pilot": PILOT}
-MAX_TEXT: Final = 4000
+CHOSEN_BY_CUSTOMERS: Final = {
+    RequestKind.EVALUATION: {"mode", "features", "fingerprints"},
+    RequestKind.PILOT: {"mode", "features", "fingerprints", "volume"},
+}
+"""The terms a request may ask for otherwise than the SKU's template says."""
+STAFF_DECIDE: Final = Decision(("Staff decide on every pilot.",))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What every request says."""
+    """What a customer asks for."""
 
+    kind: RequestKind
     deployment_id: str | None
     """None: a new deployment named `deployment_name`."""
-    deployment_name: str
-    purpose: str
-    features: tuple[str, ...]
-    mode: str
-    bind: bool
-    """Whether the license shall be bound to one fingerprint."""
-    fingerprint: str | None
-    """The customer's own; None lets the portal make one when `bind` is set."""
+    deployment_name: str = ""
+    terms: Terms
+    background: Background
+    bind: bool = False
+    """Whether the portal makes a fingerprint where the terms name none."""
 
 
-@dataclass(frozen=True)
-class PilotAsk(Ask):
-    """What a pilot request says besides."""
-
-    goals: str = ""
-    starts_on: date | None = None
-    volume_tokens: int = 0
-    """Tokens expected in a week."""
-    contacts: str = ""
-
-
-@dataclass(frozen=True)
-class GrantedTerms:
-    """What staff grant."""
-
-    mode: str
-    days: int
-    volume_tokens: int | None
-    max_instances: int | None
-    features: tuple[str, ...]
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class DecisionFacts:
-    """What staff see beside a request."""
-
-    accounts_of_domain: list[Account] = field(default_factory=list)
-    earlier: list[Request] = field(default_factory=list)
-    entitlements: list[Entitlement] = field(default_factory=list)
-
-
-def submit_evaluation(context: Context, *, account_id: str, person_id: str, ask: Ask) -> Request:
-    """Take a request for an evaluation; where the policy allows, grant and issue at once.
+def submit_request(context: Context, *, account_id: str, person_id: str, ask: Ask) -> Request:
+    """Take a request. An evaluation the policy allows is granted and issued at once.
 
     Raises:
-        Invalid, NotFound, LimitReached: what was asked cannot be.
+        Invalid, NotFound, LimitReached, Conflict: what was asked cannot be.
     """
-    request = _submit(context, account_id, person_id, "evaluation", ask, {})
-    decision = _judge(context, request)
-    request.policy = {"granted": decision.granted, "reasons": list(decision.reasons)}
-    if decision.granted:
-        terms = _terms_asked(request)
-        entitlement = _grant(context, request, terms, staff_id=None, reason="evaluation policy")
-        request.state = "approved"
-        request.decided_at = context.at
-        request.granted = _plain(terms)
-        request_issue(context, entitlement.id, cause="start")
-        record(
-            context,
-            "request.granted-by-policy",
-            "request",
-            request.id,
-            account_id=account_id,
-            entitlement_id=entitlement.id,
-        )
-        context.session.flush()
-        return request
-    _announce(context, request)
-    return request
-
-
-def submit_pilot(context: Context, *, account_id: str, person_id: str, ask: PilotAsk) -> Request:
-    """Take a request for a pilot; staff decide.
-
-    Raises:
-        Invalid, NotFound, LimitReached: what was asked cannot be.
-    """
-    if not ask.goals.strip():
-        raise Invalid("Say what the pilot should show.", field="goals")
-    if ask.starts_on is not None:
-        check_start(ask.starts_on, context.at.date())
-    if not 1 <= ask.volume_tokens <= 10**12:
-        raise Invalid("Enter the tokens you expect in a week.", field="volume_tokens")
-    more = {
-        "goals": _text(ask.goals, "goals"),
-        "starts_on": None if ask.starts_on is None else ask.starts_on.isoformat(),
-        "volume_tokens": ask.volume_tokens,
-        "contacts": _text(ask.contacts, "contacts"),
-        "days": CATALOG[PILOT].term_s // DAY_S if CATALOG[PILOT].term_s else 0,
-        "max_instances": CATALOG[PILOT].limits["max_instances"],
-    }
-    request = _submit(context, account_id, person_id, "pilot", ask, more)
-    request.policy = {"granted": False, "reasons": ["Staff decide on every pilot."]}
-    _announce(context, request)
-    return request
-
-
-def _text(text: str, name: str) -> str:
-    if len(text) > MAX_TEXT:
-        raise Invalid(f"Use at most {MAX_TEXT:,} characters.", field=name)
-    return text.strip()
-
-
-def _submit(
-    context: Context,
-    account_id: str,
-    person_id: str,
-    kind: str,
-    ask: Ask,
-    more: dict[str, Any],
-) -> Request:
-    sku = SKU_OF[kind]
-    features = check_features(sku, ask.features)
-    if ask.mode not in CATALOG[sku].modes:
-        raise Invalid("Choose offline or leased.", field="mode")
-    if not ask.purpose.strip():
-        raise Invalid("Say what it is for.", field="purpose")
+    terms = _asked_terms(context, ask)
+    background = clean_background(ask.background, ask.kind, context.at.date())
     account = lock_account(context.session, account_id)
     if account is None or account.closed_at is not None:
         raise NotFound("There is no such account.")
-    open_ones = context.session.scalars(
-        select(Request).where(Request.account_id == account_id, Request.state == "open")
-    ).all()
-    if len(open_ones) >= MOST_OPEN:
-        raise LimitReached(
-            f"{MOST_OPEN} of your requests wait for an answer; more can follow once one has it."
-        )
     deployment = _deployment(context, account_id, ask)
-    if any(each.kind == kind and each.deployment_id == deployment.id for each in open_ones):
-        raise Conflict(f"A request for this deployment waits for an answer already ({kind}).")
-    person = context.session.get_one(Person, person_id)
-    address = parse_email(person.email)
+    address = parse_email(context.session.get_one(Person, person_id).email)
     request = Request(
         id=new_id(REQUEST, context.ports.randomness),
-        kind=kind,
-        state="open",
+        kind=ask.kind,
+        state=RequestState.OPEN,
         account_id=account_id,
         deployment_id=deployment.id,
         person_id=person_id,
         email_domain=address.domain,
         registrable_domain=address.registrable_domain,
-        asked={
-            "purpose": _text(ask.purpose, "purpose"),
-            "features": features,
-            "mode": ask.mode,
-            "fingerprint": _fingerprint(context, ask),
-            **more,
-        },
+        background=background,
+        asked=terms,
         policy={},
         created_at=context.at,
         promised_at=promised_answer(context.at, context.policy.answer_within),
     )
     context.session.add(request)
     context.session.flush()
-    accept_terms(context, person_id, account_id, "request", request.id)
-    record(
-        context,
-        "request.made",
-        "request",
-        request.id,
-        account_id=account_id,
-        kind=kind,
-        deployment_id=deployment.id,
-    )
+    accept_terms_of_use(context, person_id, account_id, "request", request.id)
+    _record(context, "request.made", request, kind=request.kind.value, deployment_id=deployment.id)
+    judged = ask.kind is RequestKind.EVALUATION
+    decision = _judge(context, request, address) if judged else STAFF_DECIDE
+    request.policy = {"granted": decision.granted, "reasons": list(decision.reasons)}
+    if decision.granted:
+        _decide(context, request, RequestState.APPROVED, granted=terms)
+        entitlement = _grant(context, request, reason="evaluation policy")
+        request_issue(context, entitlement.id, cause="start")
+        _record(context, "request.granted-by-policy", request, entitlement_id=entitlement.id)
+    else:
+        _announce(context, request)
     return request
 
 
+def _asked_terms(context: Context, ask: Ask) -> Terms:
+    """Return the terms asked for, which are the SKU's but for what customers may choose."""
+    if template_of(ask.terms.sku).source != ask.kind:
+        raise Invalid(f"Ask for {ask.terms.sku} another way.", field="sku")
+    others = {each.term for each in differences(fill_terms(ask.terms.sku), ask.terms)}
+    if not others <= CHOSEN_BY_CUSTOMERS[ask.kind]:
+        raise Invalid("Only staff can change these terms.", field="terms")
+    terms = replace(ask.terms, features=offered_features(ask.terms.sku, ask.terms.features))
+    if ask.bind and not terms.fingerprints:
+        fingerprint = f"fp_{crockford(context.ports.randomness.token(16))}"
+        terms = replace(terms, fingerprints=(fingerprint,))
+    check_terms(terms)
+    return terms
+
+
 def _deployment(context: Context, account_id: str, ask: Ask) -> Deployment:
+    """Return the deployment a request is for, making a new one where it is asked for."""
+    open_ones = context.session.scalars(
+        select(Request).where(Request.account_id == account_id, Request.state == RequestState.OPEN)
+    ).all()
+    if len(open_ones) >= MOST_OPEN:
+        raise LimitReached(
+            f"{MOST_OPEN} of your requests wait for an answer; more can follow once one has it."
+        )
     if ask.deployment_id is not None:
-        return account_deployment(context, account_id, ask.deployment_id)
-    known = [
-        each
-        for each in deployments_of(context.session, account_id)
-        if each.name == ask.deployment_name.strip()
-    ]
-    if known:
-        return known[0]
-    return create_deployment(context, account_id=account_id, name=ask.deployment_name)
+        deployment = account_deployment(context, account_id, ask.deployment_id)
+    else:
+        named = ask.deployment_name.strip()
+        known = (e for e in deployments_of(context.session, account_id) if e.name == named)
+        deployment = next(known, None) or create_deployment(
+            context, account_id=account_id, name=ask.deployment_name
+        )
+    if any(each.kind == ask.kind and each.deployment_id == deployment.id for each in open_ones):
+        raise Conflict(f"A request for this deployment waits for an answer already ({ask.kind}).")
+    return deployment
 
 
-def _fingerprint(context: Context, ask: Ask) -> str | None:
-    if not ask.bind:
-        return None
-    return ask.fingerprint or f"fp_{crockford(context.ports.randomness.token(16))}"
-
-
-def _judge(context: Context, request: Request) -> Decision:
+def _judge(context: Context, request: Request, address: EmailAddress) -> Decision:
     """Judge an evaluation request while nobody else of its domain is judged."""
     domain = request.registrable_domain
     take_turn(context.session, f"evaluation:{domain}")
     person = context.session.get_one(Person, request.person_id)
-    address = parse_email(person.email)
     return decide_evaluation(
         Applicant(
             email_confirmed=person.email_confirmed_at is not None,
@@ -266,89 +180,46 @@ def _judge(context: Context, request: Request) -> Decision:
     )
 
 
-def _last_granted(context: Context, whose: Any) -> datetime | None:
+def _last_granted(context: Context, whose: ColumnElement[bool]) -> datetime | None:
     return context.session.scalar(
-        select(Request.decided_at)
-        .where(Request.kind == "evaluation", Request.state == "approved", whose)
-        .order_by(Request.decided_at.desc())
-        .limit(1)
+        select(func.max(Request.decided_at)).where(
+            Request.kind == RequestKind.EVALUATION, Request.state == RequestState.APPROVED, whose
+        )
     )
 
 
-def _terms_asked(request: Request) -> GrantedTerms:
-    asked = request.asked
-    template = CATALOG[SKU_OF[request.kind]]
-    return GrantedTerms(
-        mode=asked["mode"],
-        days=(template.term_s or 0) // DAY_S,
-        volume_tokens=asked.get("volume_tokens"),
-        max_instances=template.limits.get("max_instances"),
-        features=tuple(asked["features"]),
-        fingerprint=asked.get("fingerprint"),
-    )
-
-
-def _plain(terms: GrantedTerms) -> dict[str, Any]:
-    return {
-        "mode": terms.mode,
-        "days": terms.days,
-        "volume_tokens": terms.volume_tokens,
-        "max_instances": terms.max_instances,
-        "features": sorted(terms.features),
-        "fingerprint": terms.fingerprint,
-    }
-
-
-def _grant(
-    context: Context, request: Request, terms: GrantedTerms, *, staff_id: str | None, reason: str
-) -> Entitlement:
-    sku = SKU_OF[request.kind]
-    limits: dict[str, int] = {}
-    if terms.max_instances is not None:
-        limits["max_instances"] = terms.max_instances
-    if request.kind == "pilot" and terms.volume_tokens is not None:
-        limits |= {"tokens_per_window": terms.volume_tokens, "window_s": 7 * DAY_S}
-    if request.kind == "evaluation" and terms.mode == "offline":
-        limits["max_instances"] = 1
+def _grant(context: Context, request: Request, *, reason: str) -> Entitlement:
+    """Make the entitlement of a request that was approved."""
+    if request.granted is None:
+        raise Conflict("This request was not granted.")
     entitlement = propose_entitlement(
         context,
         deployment_id=request.deployment_id,
-        sku=sku,
-        mode=terms.mode,
-        term_s=terms.days * DAY_S,
-        limits=limits,
-        features=terms.features,
-        fingerprints=[terms.fingerprint] if terms.fingerprint else [],
+        terms=request.granted,
         reason=reason,
-        created_by=staff_id,
+        created_by=request.decided_by,
         request_id=request.id,
     )
-    return approve_entitlement(context, entitlement.id, approved_by=staff_id)
+    return approve_entitlement(context, entitlement.id, approved_by=request.decided_by)
+
+
+def _record(context: Context, action: str, request: Request, **detail: Any) -> None:
+    record(context, action, "request", request.id, account_id=request.account_id, **detail)
 
 
 def _announce(context: Context, request: Request) -> None:
     """Tell staff that a request waits, and the customer what happens next."""
-    account = context.session.get_one(Account, request.account_id)
-    facts = {
-        "kind": request.kind,
-        "account": account.name,
-        "request_id": request.id,
-        "promised_at": request.promised_at.isoformat(),
-    }
-    tell_staff(
-        context,
-        "request-arrived",
-        {**facts, "url": f"{context.policy.origin}/staff/requests/{request.id}"},
-        "approver",
-    )
+    _tell_staff(context, request, "request-arrived")
     person = context.session.get_one(Person, request.person_id)
     queue_email(
         context,
         "request-received",
         person.email,
         {
-            **facts,
             "name": person.name,
+            "kind": request.kind.value,
+            "request_id": request.id,
+            "promised_at": request.promised_at.isoformat(),
             "url": f"{context.policy.origin}/account/requests/{request.id}",
         },
         account_id=request.account_id,
@@ -379,29 +250,51 @@ def account_request(context: Context, account_id: str, request_id: str) -> Reque
     return request
 
 
+def staff_request(context: Context, request_id: str) -> Request:
+    """Return any request, for staff.
+
+    Raises:
+        NotFound: there is none.
+    """
+    request = context.session.get(Request, request_id)
+    if request is None:
+        raise NotFound("There is no such request.")
+    return request
+
+
 def entitlement_of(context: Context, request: Request) -> Entitlement | None:
     """Return what a request was granted as."""
     return context.session.scalar(select(Entitlement).where(Entitlement.request_id == request.id))
 
 
-def changes(request: Request) -> list[Difference]:
-    """Say what staff granted otherwise than asked."""
-    return differences(request.asked, request.granted) if request.granted else []
+def changes(request: Request) -> tuple[Comparison, ...]:
+    """Say what was granted otherwise than asked."""
+    return differences(request.asked, request.granted) if request.granted else ()
 
 
-def messages_of(context: Context, request: Request, *audiences: str) -> list[RequestMessage]:
-    """Return a request's messages for these audiences, oldest first."""
-    return list(
-        context.session.scalars(
-            select(RequestMessage)
-            .where(RequestMessage.request_id == request.id, RequestMessage.audience.in_(audiences))
-            .order_by(RequestMessage.created_at, RequestMessage.id)
-        )
+@dataclass(frozen=True)
+class RequestRow:
+    """A request in a list of its account."""
+
+    request: Request
+    deployment: Deployment
+    waits_to_start: bool
+
+
+def request_list(context: Context, account_id: str) -> list[RequestRow]:
+    """Return an account's requests, newest first."""
+    waiting = {each.request_id for each in waiting_to_start(context, account_id)}
+    rows = context.session.execute(
+        select(Request, Deployment)
+        .join(Deployment, Deployment.id == Request.deployment_id)
+        .where(Request.account_id == account_id)
+        .order_by(Request.created_at.desc(), Request.id)
     )
+    return [RequestRow(each, deployment, each.id in waiting) for each, deployment in rows]
 
 
 def request_queue(
-    context: Context, *, kind: str | None = None, state: str = "open"
+    context: Context, *, kind: RequestKind | None = None, state: RequestState = RequestState.OPEN
 ) -> list[tuple[Request, Account]]:
     """Return requests of a state for staff, oldest first."""
     query = (
@@ -416,49 +309,99 @@ def request_queue(
     return [(request, account) for request, account in context.session.execute(query)]
 
 
-def staff_request(context: Context, request_id: str) -> Request:
-    """Return any request, for staff.
+@dataclass(frozen=True, kw_only=True)
+class RequestPage:
+    """What the page of a request shows."""
+
+    request: Request
+    account: Account
+    deployment: Deployment
+    people: dict[str, Person]
+    """Who asked, took, decided and wrote, by id."""
+    messages: tuple[RequestMessage, ...]
+    """Those the reader may see, oldest first."""
+    changes: tuple[Comparison, ...]
+    granted: Entitlement | None
+    license: License | None
+    """The newest license from the grant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberRequestPage(RequestPage):
+    """What members see of a request."""
+
+    can_start: bool
+    """Whether the reader can press *Start now*."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaffRequestPage(RequestPage):
+    """What staff see of a request, with what helps them decide."""
+
+    accounts_of_domain: tuple[Account, ...]
+    earlier: tuple[Request, ...]
+    """Other requests of the account or its domain, newest first."""
+    entitlements: tuple[Entitlement, ...]
+    """Of the account, newest first."""
+
+
+def member_request_page(
+    context: Context, account_id: str, request_id: str, permissions: frozenset[str]
+) -> MemberRequestPage:
+    """Return what a member with these permissions sees of a request.
+
+    Raises:
+        NotFound: there is none in this account.
+    """
+    request = account_request(context, account_id, request_id)
+    facts = _page_facts(context, request, Audience.CUSTOMER)
+    return MemberRequestPage(**facts, can_start=can_start(context, facts["granted"], permissions))
+
+
+def staff_request_page(context: Context, request_id: str) -> StaffRequestPage:
+    """Return what staff see of a request.
 
     Raises:
         NotFound: there is none.
     """
-    request = context.session.get(Request, request_id)
-    if request is None:
-        raise NotFound("There is no such request.")
-    return request
+    request = staff_request(context, request_id)
+    # No domain is nobody's: those without one have nothing in common.
+    domain = request.registrable_domain or ""
+    of_domain = select(Account).where(Account.registrable_domain == domain)
+    earlier = select(Request).where(
+        (Request.account_id == request.account_id) | (Request.registrable_domain == domain),
+        Request.id != request.id,
+    )
+    entitlements = select(Entitlement).where(Entitlement.account_id == request.account_id)
+    session = context.session
+    return StaffRequestPage(
+        **_page_facts(context, request, *Audience),
+        accounts_of_domain=tuple(session.scalars(of_domain.order_by(Account.created_at))),
+        earlier=tuple(session.scalars(earlier.order_by(Request.created_at.desc()).limit(20))),
+        entitlements=tuple(
+            session.scalars(entitlements.order_by(Entitlement.created_at.desc()).limit(20))
+        ),
+    )
 
 
-def decision_facts(context: Context, request: Request) -> DecisionFacts:
-    """Return what helps staff decide: the domain's accounts, earlier requests, what is live."""
-    domain = request.registrable_domain
-    accounts = (
-        []
-        if domain is None
-        else list(
-            context.session.scalars(
-                select(Account)
-                .where(Account.registrable_domain == domain)
-                .order_by(Account.created_at)
-            )
-        )
-    )
-    earlier = context.session.scalars(
-        select(Request)
-        .where(
-            (Request.account_id == request.account_id)
-            | (Request.registrable_domain == (domain or "")),
-            Request.id != request.id,
-        )
-        .order_by(Request.created_at.desc())
-        .limit(20)
-    )
-    entitlements = context.session.scalars(
-        select(Entitlement)
-        .where(Entitlement.account_id == request.account_id)
-        .order_by(Entitlement.created_at.desc())
-        .limit(20)
-    )
-    return DecisionFacts(accounts, list(earlier), list(entitlements))
+def _page_facts(context: Context, request: Request, *audiences: Audience) -> dict[str, Any]:
+    messages = context.session.scalars(
+        select(RequestMessage)
+        .where(RequestMessage.request_id == request.id, RequestMessage.audience.in_(audiences))
+        .order_by(RequestMessage.created_at, RequestMessage.id)
+    ).all()
+    named = {request.person_id, request.taken_by, request.decided_by}
+    granted = entitlement_of(context, request)
+    return {
+        "request": request,
+        "account": context.session.get_one(Account, request.account_id),
+        "deployment": context.session.get_one(Deployment, request.deployment_id),
+        "people": people_of(context.session, named | {each.author_id for each in messages}),
+        "messages": tuple(messages),
+        "changes": changes(request),
+        "granted": granted,
+        "license": None if granted is None else license_of(context, granted.id),
+    }
 
 
 def take_request(context: Context, request_id: str, staff_id: str) -> Request:
@@ -470,12 +413,12 @@ def take_request(context: Context, request_id: str, staff_id: str) -> Request:
     request = staff_request(context, request_id)
     _require_open(request)
     request.taken_by = staff_id
-    record(context, "request.taken", "request", request.id, account_id=request.account_id)
+    _record(context, "request.taken", request)
     return request
 
 
 def approve_request(
-    context: Context, request_id: str, *, staff_id: str, terms: GrantedTerms, note: str | None
+    context: Context, request_id: str, *, staff_id: str, terms: Terms, note: str | None
 ) -> Entitlement:
     """Approve a request with these terms; the customer starts it within 30 days.
 
@@ -483,22 +426,22 @@ def approve_request(
         NotFound, Conflict, Invalid: there is none, it is decided, or the terms cannot be.
     """
     request = staff_request(context, request_id)
-    granted = _plain(terms)
-    _decide(context, request, "approved", staff_id, note, granted)
-    entitlement = _grant(
-        context, request, terms, staff_id=staff_id, reason=note or "approved as asked"
-    )
-    record(
+    _decide(context, request, RequestState.APPROVED, staff_id=staff_id, note=note, granted=terms)
+    entitlement = _grant(context, request, reason=note or "approved as asked")
+    _record(
         context,
         "request.approved",
-        "request",
-        request.id,
-        account_id=request.account_id,
+        request,
         entitlement_id=entitlement.id,
         changed=[each.term for each in changes(request)],
     )
-    start_by = entitlement.start_by_at or context.at + timedelta(days=30)
-    _tell_decision(context, request, "request-approved", {"start_by_at": start_by.isoformat()})
+    start_by_at = entitlement.start_by_at
+    _tell_decision(
+        context,
+        request,
+        "request-approved",
+        start_by_at="" if start_by_at is None else start_by_at.isoformat(),
+    )
     return entitlement
 
 
@@ -511,9 +454,9 @@ def decline_request(context: Context, request_id: str, *, staff_id: str, note: s
     if not note.strip():
         raise Invalid("Tell the customer why, and what they can do.", field="note")
     request = staff_request(context, request_id)
-    _decide(context, request, "declined", staff_id, note, None)
-    record(context, "request.declined", "request", request.id, account_id=request.account_id)
-    _tell_decision(context, request, "request-declined", {})
+    _decide(context, request, RequestState.DECLINED, staff_id=staff_id, note=note)
+    _record(context, "request.declined", request)
+    _tell_decision(context, request, "request-declined")
     return request
 
 
@@ -523,31 +466,45 @@ def withdraw_request(context: Context, request: Request) -> None:
     Raises:
         Conflict: it is decided.
     """
-    _decide(context, request, "withdrawn", None, None, None)
-    record(context, "request.withdrawn", "request", request.id, account_id=request.account_id)
+    _decide(context, request, RequestState.WITHDRAWN)
+    _record(context, "request.withdrawn", request)
+
+
+def start_granted(context: Context, account_id: str, request_id: str) -> License:
+    """Start what a request was granted; starting twice gives the same license.
+
+    Raises:
+        NotFound: there is no such request in this account.
+        Conflict: it was not granted, or its time to start has passed.
+    """
+    granted = entitlement_of(context, account_request(context, account_id, request_id))
+    if granted is None:
+        raise Conflict("This request was not granted.")
+    return start_entitlement(context, account_id=account_id, entitlement_id=granted.id)
 
 
 def _require_open(request: Request) -> None:
-    if request.state != "open":
+    if request.state is not RequestState.OPEN:
         raise Conflict(f"The request was {request.state} meanwhile.")
 
 
 def _decide(
     context: Context,
     request: Request,
-    state: str,
-    staff_id: str | None,
-    note: str | None,
-    granted: dict[str, Any] | None,
+    state: RequestState,
+    *,
+    staff_id: str | None = None,
+    note: str | None = None,
+    granted: Terms | None = None,
 ) -> None:
     moved = context.session.execute(
         update(Request)
-        .where(Request.id == request.id, Request.state == "open")
+        .where(Request.id == request.id, Request.state == RequestState.OPEN)
         .values(
             state=state,
             decided_at=context.at,
             decided_by=staff_id,
-            decision_note=None if note is None else _text(note, "note") or None,
+            decision_note=clean_text(note or "", "note") or None,
             granted=granted,
         )
         .returning(Request.id)
@@ -557,17 +514,17 @@ def _decide(
         _require_open(request)
 
 
-def _tell_decision(context: Context, request: Request, template: str, more: dict[str, Any]) -> None:
+def _tell_decision(context: Context, request: Request, template: str, **more: str) -> None:
     tell_members(
         context,
         request.account_id,
         template,
         {
-            "kind": request.kind,
+            "kind": request.kind.value,
             "request_id": request.id,
             "note": request.decision_note or "",
             "changes": [
-                {"term": each.term, "asked": each.asked, "granted": each.granted}
+                {"term": each.title, "asked": each.asked, "granted": each.granted}
                 for each in changes(request)
             ],
             "url": f"{context.policy.origin}/account/requests/{request.id}",
@@ -579,9 +536,9 @@ def _tell_decision(context: Context, request: Request, template: str, more: dict
 
 
 def post_message(
-    context: Context, request: Request, *, author_id: str, audience: str, text: str
+    context: Context, request: Request, *, author_id: str, audience: Audience, text: str
 ) -> RequestMessage:
-    """Add a message: to staff alone, or between staff and customer (who is mailed).
+    """Add a message: to staff alone, or between staff and customer (the other side is mailed).
 
     Raises:
         Invalid: it is empty or too long.
@@ -593,52 +550,30 @@ def post_message(
         request_id=request.id,
         author_id=author_id,
         audience=audience,
-        text=_text(text, "text"),
+        text=clean_text(text, "text"),
         created_at=context.at,
     )
     context.session.add(message)
-    record(
-        context,
-        "request.message-posted",
-        "request",
-        request.id,
-        account_id=request.account_id,
-        audience=audience,
-    )
-    author = context.session.get_one(Person, author_id)
-    if audience == "customer" and author.kind == "staff":
-        _tell_decision(context, request, "request-question", {"note": message.text})
-    elif audience == "customer":
-        account = context.session.get_one(Account, request.account_id)
-        tell_staff(
-            context,
-            "request-answered",
-            {
-                "account": account.name,
-                "kind": request.kind,
-                "request_id": request.id,
-                "url": f"{context.policy.origin}/staff/requests/{request.id}",
-            },
-            "approver",
-        )
+    _record(context, "request.message-posted", request, audience=audience.value)
+    if audience is Audience.STAFF:
+        return message
+    if context.session.get_one(Person, author_id).kind == "staff":
+        _tell_decision(context, request, "request-question", note=message.text)
+    else:
+        _tell_staff(context, request, "request-answered")
     return message
 
 
-def require_entitlement(context: Context, request: Request) -> Entitlement:
-    """Return what a request was granted as.
-
-    Raises:
-        Conflict: it was not granted.
-    """
-    entitlement = entitlement_of(context, request)
-    if entitlement is None:
-        raise Conflict("This request was not granted.")
-    return entitlement
-
-
-def authors(context: Context, messages: list[RequestMessage]) -> dict[str, Person]:
-    """Return who wrote these messages."""
-    people = context.session.scalars(
-        select(Person).where(Person.id.in_({message.author_id for message in messages}))
+def _tell_staff(context: Context, request: Request, template: str) -> None:
+    tell_staff(
+        context,
+        template,
+        {
+            "kind": request.kind.value,
+            "account": context.session.get_one(Account, request.account_id).name,
+            "request_id": request.id,
+            "promised_at": request.promised_at.isoformat(),
+            "url": f"{context.policy.origin}/staff/requests/{request.id}",
+        },
+        "approver",
     )
-    return {person.id: person for person in people}

@@ -7,7 +7,7 @@ A link in a mail changes nothing when it is merely opened: scanners do that.
 from sqlalchemy import update
 
 from portal.db.people import Person, person_by_email
-from portal.db.terms_of_use import TermsAcceptance
+from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.domain.email_addresses import EmailAddress, parse_email
 from portal.domain.errors import Conflict
 from portal.domain.identifiers import TERMS_OF_USE_ACCEPTANCE, new_id
@@ -55,25 +55,25 @@ def sign_up(context: Context, *, email: str, name: str, company: str, password_h
     person.company = company
     person.password_hash = password_hash
     person.password_changed_at = context.at
-    accept_terms(context, person.id, None, "sign-up")
+    accept_terms_of_use(context, person.id, None, "sign-up")
     record(context, "person.signed-up", "person", person.id)
     send_token(context, person, CONFIRM_EMAIL)
 
 
-def accept_terms(
+def accept_terms_of_use(
     context: Context,
     person_id: str,
     account_id: str | None,
     occasion: str,
     subject_id: str | None = None,
 ) -> None:
-    """Record that a person accepted the current terms."""
+    """Record that a person accepted the current terms of use."""
     context.session.add(
-        TermsAcceptance(
+        TermsOfUseAcceptance(
             id=new_id(TERMS_OF_USE_ACCEPTANCE, context.ports.randomness),
             person_id=person_id,
             account_id=account_id,
-            version=context.policy.terms_version,
+            version=context.policy.terms_of_use_version,
             occasion=occasion,
             subject_id=subject_id,
             accepted_at=context.at,

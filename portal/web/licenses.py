@@ -3,7 +3,6 @@
 from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from portal.db.deployments import Deployment
 from portal.domain import roles
 from portal.services import downloads, health, licenses
 from portal.web.access import for_members
@@ -26,32 +25,25 @@ PURPOSES = {
 def show(license_id: str) -> ResponseReturnValue:
     """Show a license; while it is being signed, the page refreshes itself."""
     with portal().transactions.reading(request_actor()) as context:
-        row = licenses.account_license(context, account_id(), license_id)
-        deployment = context.session.get_one(Deployment, row.deployment_id)
-        now = licenses.standing(context, row)
-        if now.state == "issuing":
-            return issuing(row, deployment, health.worker_is_silent(context))
-        files = [
-            (downloads.make_download(context, row, name), purpose)
-            for name, purpose in PURPOSES.items()
-        ]
+        page = downloads.license_page(context, account_id(), license_id)
+        delayed = health.worker_is_silent(context)
+    document = page.license.document
+    if not page.files or document is None:
+        return issuing(page, delayed=delayed)
     return render_template(
         "account/license.html",
-        row=row,
-        deployment=deployment,
-        now=now,
-        files=files,
-        command=downloads.verify_command(row),
-        config=downloads.config_lines(row),
+        page=page,
+        document=document,
+        purposes=PURPOSES,
+        command=downloads.verify_command(document),
+        config=downloads.config_lines(document),
         origin=portal().settings.origin,
     )
 
 
-def issuing(row: object, deployment: Deployment, delayed: bool) -> ResponseReturnValue:
+def issuing(page: downloads.LicensePage, *, delayed: bool) -> ResponseReturnValue:
     """Render the page of a license that is being signed."""
-    html = render_template(
-        "account/license-issuing.html", row=row, deployment=deployment, delayed=delayed
-    )
+    html = render_template("account/license-issuing.html", page=page, delayed=delayed)
     headers = {} if request.headers.get("HX-Request") else {"Refresh": str(REFRESH_S)}
     if delayed:
         headers = {"Refresh": "30"}

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import BadRequest
 
+from portal.domain.words import LIMIT_NAMES, MODE_NAMES
 from portal.resources import STATIC, TEMPLATES
 from portal.web import (
     accounts,
@@ -39,7 +40,6 @@ from portal.web.drafts import typed_fields
 from portal.web.portal import WebPortal
 from portal.web.sessions import init_sign_ins
 from portal.web.templating import init_templating
-from portal.web.words import LIMIT_NAMES, TERM_NAMES
 
 MAX_FORM_BYTES = 256 * 1024
 MAX_FORM_PARTS = 200
@@ -79,7 +79,7 @@ def create_pages_app(web: WebPortal) -> Flask:
     assets = init_templating(
         app, now=web.transactions.ports.clock.now, templates=TEMPLATES, static=STATIC
     )
-    app.jinja_env.globals.update(term_names=TERM_NAMES, limit_names=LIMIT_NAMES)
+    app.jinja_env.globals.update(limit_names=LIMIT_NAMES, mode_names=MODE_NAMES)
     app.context_processor(_viewer)
 
     app.before_request(_refuse_unstorable)

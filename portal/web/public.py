@@ -5,10 +5,10 @@ from flask.typing import ResponseReturnValue
 
 from portal.domain.catalog import CATALOG
 from portal.domain.errors import NotFound
+from portal.domain.words import FEATURE_NAMES
 from portal.web.access import public
 from portal.web.portal import portal
 from portal.web.problems import KINDS
-from portal.web.words import FEATURE_NAMES
 
 blueprint = Blueprint("public", __name__)
 
@@ -39,6 +39,6 @@ def help_page(topic: str) -> ResponseReturnValue:
     return render_template(
         f"public/help/{topic}.html",
         origin=web.settings.origin,
-        terms_version=web.transactions.policy.terms_version,
+        terms_of_use_version=web.transactions.policy.terms_of_use_version,
         problems=KINDS,
     )

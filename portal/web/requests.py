@@ -15,22 +15,24 @@ from wtforms import (
 )
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
-from portal.db.deployments import deployments_of
 from portal.domain import roles
-from portal.domain.catalog import CATALOG
+from portal.domain.catalog import CATALOG, fill_terms
 from portal.domain.errors import PortalError
-from portal.services import entitlements, licenses, requests
-from portal.services.requests import EVALUATION, PILOT, Ask, PilotAsk
+from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, Background, RequestKind
+from portal.domain.terms import FINGERPRINT, Mode
+from portal.domain.words import FEATURE_NAMES, MODE_NAMES
+from portal.services import deployments, licenses, requests
+from portal.services.requests import Ask
 from portal.web.access import for_members
 from portal.web.forms import Between, PortalForm
 from portal.web.limits import HOUR_S, limit
 from portal.web.portal import account_id, portal, request_actor, signed_in
-from portal.web.words import FEATURE_NAMES
 
 blueprint = Blueprint("requests", __name__, url_prefix="/account/requests")
 
+EVALUATION = "eval-72h"
+PILOT = "pilot-30d"
 NEW = "new"
-FINGERPRINT = r"^[A-Za-z0-9._:-]{8,128}\Z"
 
 
 class RequestForm(PortalForm):
@@ -48,15 +50,15 @@ class RequestForm(PortalForm):
     mode = RadioField(
         "How will it run?",
         [InputRequired("Choose how it will run.")],
-        choices={"offline": "Offline", "lease": "Leased online"},
-        default="offline",
+        choices=MODE_NAMES,
+        default=Mode.OFFLINE.value,
     )
     bind = BooleanField("Bind the license to one instance")
     fingerprint = StringField(
         "Instance fingerprint",
         [
             Optional(),
-            Regexp(FINGERPRINT, message="Use 8 to 128 letters, digits and . _ : - only."),
+            Regexp(rf"{FINGERPRINT}\Z", message="Use 8 to 128 letters, digits and . _ : - only."),
         ],
     )
     terms = BooleanField(
@@ -70,18 +72,32 @@ class RequestForm(PortalForm):
             self.features.data = list(CATALOG[sku].features)
         self.deployment.choices = {**dict(names), NEW: "A new deployment"}
 
-    def ask(self) -> dict[str, object]:
-        """Return the values every request has."""
+    def ask(self, kind: RequestKind, sku: str) -> Ask:
+        """Return what was filled in."""
         chosen = self.deployment.data
-        return {
-            "deployment_id": None if chosen == NEW else chosen,
-            "deployment_name": self.deployment_name.data or "",
-            "purpose": self.purpose.data,
-            "features": tuple(self.features.data or ()),
-            "mode": self.mode.data,
-            "bind": bool(self.bind.data),
-            "fingerprint": self.fingerprint.data or None,
-        }
+        own = self.fingerprint.data if self.bind.data else None
+        return Ask(
+            kind=kind,
+            deployment_id=None if chosen == NEW else chosen,
+            deployment_name=self.deployment_name.data or "",
+            terms=fill_terms(
+                sku,
+                mode=Mode(self.mode.data),
+                limits=self.limits(),
+                features=self.features.data or (),
+                fingerprints=(own,) if own else (),
+            ),
+            background=self.background(),
+            bind=bool(self.bind.data),
+        )
+
+    def limits(self) -> dict[str, int]:
+        """Return the limits asked for; the others are as the SKU's template says."""
+        return {}
+
+    def background(self) -> Background:
+        """Return what was said beside the terms."""
+        return Background(purpose=self.purpose.data)
 
 
 class PilotForm(RequestForm):
@@ -95,10 +111,24 @@ class PilotForm(RequestForm):
         "Tokens you expect in a week",
         [
             InputRequired("Enter a whole number, such as 2000000."),
-            Between(1, 10**12, "Enter a whole number from 1 up."),
+            Between(1, MAX_TOKENS, "Enter a whole number from 1 up."),
         ],
     )
     contacts = TextAreaField("Who should we talk to?", [Length(max=1000)])
+
+    def limits(self) -> dict[str, int]:
+        """Return the tokens expected in a week as the limit asked for."""
+        return {"tokens_per_window": self.volume_tokens.data}
+
+    def background(self) -> Background:
+        """Return what was said beside the terms."""
+        return Background(
+            purpose=self.purpose.data,
+            goals=self.goals.data,
+            contacts=self.contacts.data or "",
+            starts_on=self.starts_on.data,
+            expected_tokens=self.volume_tokens.data,
+        )
 
 
 @blueprint.get("")
@@ -106,37 +136,35 @@ class PilotForm(RequestForm):
 def overview() -> ResponseReturnValue:
     """List the account's requests."""
     with portal().transactions.reading(request_actor()) as context:
-        rows = requests.account_requests(context, account_id())
-        waiting = entitlements.waiting_to_start(context, account_id())
-        names = {each.id: each.name for each in deployments_of(context.session, account_id())}
-    return render_template("account/requests.html", rows=rows, waiting=waiting, names=names)
+        rows = requests.request_list(context, account_id())
+    return render_template("account/requests.html", rows=rows)
 
 
 @blueprint.route("/new/evaluation", methods=["GET", "POST"])
 @for_members(roles.REQUESTS_MAKE)
 def new_evaluation() -> ResponseReturnValue:
     """Ask for an evaluation."""
-    return ask_for(RequestForm, EVALUATION, "evaluation")
+    return ask_for(RequestForm, EVALUATION, RequestKind.EVALUATION)
 
 
 @blueprint.route("/new/pilot", methods=["GET", "POST"])
 @for_members(roles.REQUESTS_MAKE)
 def new_pilot() -> ResponseReturnValue:
     """Ask for a pilot."""
-    return ask_for(PilotForm, PILOT, "pilot")
+    return ask_for(PilotForm, PILOT, RequestKind.PILOT)
 
 
-def ask_for(form_class: type[RequestForm], sku: str, kind: str) -> ResponseReturnValue:
+def ask_for(form_class: type[RequestForm], sku: str, kind: RequestKind) -> ResponseReturnValue:
     """Show the form, then the answers to check, then send."""
     form = form_class.bound()
     with portal().transactions.reading(request_actor()) as context:
-        names = [(each.id, each.name) for each in deployments_of(context.session, account_id())]
+        names = deployments.deployment_names(context, account_id())
     form.offer(sku, names)
     template = CATALOG[sku]
     if form.validate_on_submit():
         if form.step.data == "send":
             try:
-                return send(form, kind)
+                return send(form, kind, sku)
             except PortalError as error:
                 form.show(error, {"name": "deployment_name"})
         elif form.step.data == "check":
@@ -152,7 +180,7 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: str) -> ResponseRetur
     return page, 400 if form.errors else 200
 
 
-def send(form: RequestForm, kind: str) -> ResponseReturnValue:
+def send(form: RequestForm, kind: RequestKind, sku: str) -> ResponseReturnValue:
     """Send a checked request.
 
     Raises:
@@ -160,24 +188,12 @@ def send(form: RequestForm, kind: str) -> ResponseReturnValue:
     """
     limit("request", account_id(), 20, HOUR_S)
     with portal().transactions.writing(request_actor()) as context:
-        if isinstance(form, PilotForm):
-            pilot = PilotAsk(
-                **form.ask(),  # type: ignore[arg-type]
-                goals=form.goals.data,
-                starts_on=form.starts_on.data,
-                volume_tokens=form.volume_tokens.data,
-                contacts=form.contacts.data or "",
-            )
-            made = requests.submit_pilot(
-                context, account_id=account_id(), person_id=signed_in().person_id, ask=pilot
-            )
-        else:
-            made = requests.submit_evaluation(
-                context,
-                account_id=account_id(),
-                person_id=signed_in().person_id,
-                ask=Ask(**form.ask()),  # type: ignore[arg-type]
-            )
+        made = requests.submit_request(
+            context,
+            account_id=account_id(),
+            person_id=signed_in().person_id,
+            ask=form.ask(kind, sku),
+        )
         granted = requests.entitlement_of(context, made)
         license_ = None if granted is None else licenses.license_of(context, granted.id)
     if license_ is not None:
@@ -190,36 +206,16 @@ def send(form: RequestForm, kind: str) -> ResponseReturnValue:
 def show(request_id: str) -> ResponseReturnValue:
     """Show a request, what became of it, and what happens next."""
     with portal().transactions.reading(request_actor()) as context:
-        row = requests.account_request(context, account_id(), request_id)
-        granted = requests.entitlement_of(context, row)
-        license_ = None if granted is None else licenses.license_of(context, granted.id)
-        messages = requests.messages_of(context, row, "customer")
-        names = {each.id: each.name for each in deployments_of(context.session, account_id())}
-        staff = requests.authors(context, messages)
-        startable = (
-            granted is not None
-            and granted.state == "approved"
-            and granted.start_by_at is not None
-            and granted.start_by_at > context.at
+        page = requests.member_request_page(
+            context, account_id(), request_id, signed_in().permissions
         )
-    return render_template(
-        "account/request.html",
-        row=row,
-        granted=granted,
-        license=license_,
-        messages=messages,
-        authors=staff,
-        deployment_name=names.get(row.deployment_id, ""),
-        startable=startable,
-        changes=requests.changes(row),
-        form=MessageForm.bound(),
-    )
+    return render_template("account/request.html", page=page, form=MessageForm.bound())
 
 
 class MessageForm(PortalForm):
     """A message to staff."""
 
-    text = TextAreaField("Your message", [InputRequired("Write something."), Length(max=4000)])
+    text = TextAreaField("Your message", [InputRequired("Write something."), Length(max=MAX_TEXT)])
 
 
 @blueprint.post("/<request_id>/messages")
@@ -235,7 +231,7 @@ def post_message(request_id: str) -> ResponseReturnValue:
                 context,
                 row,
                 author_id=signed_in().person_id,
-                audience="customer",
+                audience=Audience.CUSTOMER,
                 text=form.text.data,
             )
         flash("Your message is sent.", "good")
@@ -261,9 +257,5 @@ def withdraw(request_id: str) -> ResponseReturnValue:
 def start(request_id: str) -> ResponseReturnValue:
     """Start what was granted: the license is issued now."""
     with portal().transactions.writing(request_actor()) as context:
-        row = requests.account_request(context, account_id(), request_id)
-        granted = requests.require_entitlement(context, row)
-        license_ = entitlements.start_entitlement(
-            context, account_id=account_id(), entitlement_id=granted.id
-        )
+        license_ = requests.start_granted(context, account_id(), request_id)
     return redirect(url_for("licenses.show", license_id=license_.id))

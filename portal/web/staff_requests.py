@@ -1,7 +1,11 @@
 """Staff: the queue of requests and the decision."""
 
+from enum import StrEnum
+from typing import TypeVar
+
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from msgspec.structs import replace
 from wtforms import (
     HiddenField,
     IntegerField,
@@ -12,39 +16,32 @@ from wtforms import (
 )
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
-from portal.db.accounts import Account
-from portal.db.deployments import Deployment
-from portal.db.people import Person
-from portal.db.requests import Request
 from portal.domain import roles
-from portal.domain.catalog import CATALOG
+from portal.domain.catalog import CATALOG, DAY_S, template_of
 from portal.domain.errors import Invalid
+from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, RequestKind, RequestState
+from portal.domain.terms import FINGERPRINT, Mode, Terms, compare
+from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import health, licenses, requests
-from portal.services.context import Context
-from portal.services.requests import SKU_OF, GrantedTerms
 from portal.web.access import for_staff
 from portal.web.forms import Between, PortalForm
 from portal.web.portal import portal, request_actor, signed_in
-from portal.web.requests import FINGERPRINT
-from portal.web.words import FEATURE_NAMES
 
+W = TypeVar("W", bound=StrEnum)
 blueprint = Blueprint("staff_requests", __name__, url_prefix="/staff")
-
-KINDS = ("evaluation", "pilot", "renewal", "replacement")
-STATES = ("open", "approved", "declined", "withdrawn")
 
 
 class ApproveForm(PortalForm):
     """The terms to grant: what was asked, unless staff change it."""
 
     act = HiddenField(default="check")
-    mode = RadioField("How it runs", choices={"offline": "Offline", "lease": "Leased online"})
+    mode = RadioField("How it runs", choices=MODE_NAMES)
     days = IntegerField(
         "Length in days",
         [InputRequired("Enter the days."), Between(1, 366, "Enter 1 to 366 days.")],
     )
     volume_tokens = IntegerField(
-        "Tokens in any 7 days", [Optional(), Between(1, 10**12, "Enter a number from 1 up.")]
+        "Tokens in any 7 days", [Optional(), Between(1, MAX_TOKENS, "Enter a number from 1 up.")]
     )
     max_instances = IntegerField(
         "Instances",
@@ -53,35 +50,38 @@ class ApproveForm(PortalForm):
     features = SelectMultipleField("Features")
     fingerprint = StringField(
         "Bound to the fingerprint",
-        [Optional(), Regexp(FINGERPRINT, message="8 to 128 letters, digits and . _ : - only.")],
+        [
+            Optional(),
+            Regexp(rf"{FINGERPRINT}\Z", message="8 to 128 letters, digits and . _ : - only."),
+        ],
     )
-    note = TextAreaField("Words to the customer", [Length(max=4000)])
+    note = TextAreaField("Words to the customer", [Length(max=MAX_TEXT)])
 
-    def offer(self, row: Request) -> None:
+    def offer(self, asked: Terms) -> None:
         """Fill in the choices, and what was asked."""
-        names = CATALOG[SKU_OF[row.kind]].features
+        names = template_of(asked.sku).features
         self.features.choices = {name: FEATURE_NAMES[name] for name in names}
         if not self.is_submitted():
-            asked = row.asked
-            self.mode.data = asked["mode"]
-            template = CATALOG[SKU_OF[row.kind]]
-            self.days.data = asked.get("days") or (template.term_s or 0) // 86400
-            self.volume_tokens.data = asked.get("volume_tokens")
-            self.max_instances.data = asked.get("max_instances") or template.limits.get(
-                "max_instances", 1
-            )
-            self.features.data = asked["features"]
-            self.fingerprint.data = asked.get("fingerprint")
+            self.mode.data = asked.mode.value
+            self.days.data = None if asked.term_s is None else asked.term_s // DAY_S
+            self.volume_tokens.data = asked.limits.tokens_per_window
+            self.max_instances.data = asked.limits.max_instances or 1
+            self.features.data = list(asked.features)
+            self.fingerprint.data = next(iter(asked.fingerprints), None)
 
-    def terms(self) -> GrantedTerms:
-        """Return the terms as filled in."""
-        return GrantedTerms(
-            mode=self.mode.data,
-            days=self.days.data,
-            volume_tokens=self.volume_tokens.data,
-            max_instances=self.max_instances.data,
+    def terms(self, asked: Terms) -> Terms:
+        """Return what was asked with what was filled in; no volume leaves the SKU's."""
+        limits = replace(asked.limits, max_instances=self.max_instances.data)
+        if asked.limits.tokens_per_window is not None:
+            usual = template_of(asked.sku).limits.tokens_per_window
+            limits = replace(limits, tokens_per_window=self.volume_tokens.data or usual)
+        return replace(
+            asked,
+            mode=Mode(self.mode.data),
+            term_s=self.days.data * DAY_S,
+            limits=limits,
             features=tuple(self.features.data or ()),
-            fingerprint=self.fingerprint.data or None,
+            fingerprints=(self.fingerprint.data,) if self.fingerprint.data else (),
         )
 
 
@@ -90,7 +90,7 @@ class DeclineForm(PortalForm):
 
     note = TextAreaField(
         "Words to the customer",
-        [InputRequired("Tell the customer why, and what they can do."), Length(max=4000)],
+        [InputRequired("Tell the customer why, and what they can do."), Length(max=MAX_TEXT)],
     )
 
 
@@ -101,11 +101,11 @@ class NoteForm(PortalForm):
         "Who reads this?",
         [InputRequired("Choose who reads this.")],
         choices={
-            "staff": "Staff only: an internal note",
-            "customer": "The customer, by e-mail",
+            Audience.STAFF.value: "Staff only: an internal note",
+            Audience.CUSTOMER.value: "The customer, by e-mail",
         },
     )
-    text = TextAreaField("Text", [InputRequired("Write something."), Length(max=4000)])
+    text = TextAreaField("Text", [InputRequired("Write something."), Length(max=MAX_TEXT)])
 
 
 @blueprint.get("")
@@ -124,42 +124,37 @@ def overview() -> ResponseReturnValue:
 @for_staff(roles.STAFF_READ)
 def queue() -> ResponseReturnValue:
     """List requests, oldest first, by kind and state."""
-    kind = request.args.get("kind") if request.args.get("kind") in KINDS else None
-    state = request.args.get("state", "open")
-    state = state if state in STATES else "open"
+    kind = one_of(RequestKind, request.args.get("kind"))
+    state = one_of(RequestState, request.args.get("state")) or RequestState.OPEN
     with portal().transactions.reading(request_actor()) as context:
         rows = requests.request_queue(context, kind=kind, state=state)
     return render_template(
-        "staff/requests.html", rows=rows, kind=kind, state=state, kinds=KINDS, states=STATES
+        "staff/requests.html",
+        rows=rows,
+        kind=kind,
+        state=state,
+        kinds=list(RequestKind),
+        states=list(RequestState),
     )
 
 
-def facts(context: Context, row: Request) -> dict[str, object]:
-    """Return all that staff see of a request."""
-    messages = requests.messages_of(context, row, "customer", "staff")
-    people = {row.person_id, row.taken_by, row.decided_by} - {None}
-    return {
-        "row": row,
-        "account": context.session.get_one(Account, row.account_id),
-        "deployment": context.session.get_one(Deployment, row.deployment_id),
-        "people": {each: context.session.get_one(Person, each) for each in people},
-        "facts": requests.decision_facts(context, row),
-        "messages": messages,
-        "authors": requests.authors(context, messages),
-        "granted": requests.entitlement_of(context, row),
-        "changes": requests.changes(row),
-        "sku": CATALOG[SKU_OF[row.kind]],
-        "now": context.at,
-    }
+def one_of(words: type[W], text: str | None) -> W | None:
+    """Return the word a query names; None for another or none."""
+    return words(text) if text in set(words) else None
 
 
 @blueprint.get("/requests/<request_id>")
 @for_staff(roles.STAFF_READ)
 def show(request_id: str) -> ResponseReturnValue:
     """Show a request with all that helps to decide."""
+    return page("staff/request.html", request_id, note_form=NoteForm.bound())
+
+
+def page(template: str, request_id: str, **more: object) -> str:
+    """Render one of the pages of a request."""
     with portal().transactions.reading(request_actor()) as context:
-        known = facts(context, requests.staff_request(context, request_id))
-    return render_template("staff/request.html", note_form=NoteForm.bound(), **known)
+        facts = requests.staff_request_page(context, request_id)
+    return render_template(template, page=facts, sku=CATALOG[facts.request.asked.sku], **more)
 
 
 @blueprint.post("/requests/<request_id>/take")
@@ -177,10 +172,11 @@ def approve(request_id: str) -> ResponseReturnValue:
     """Approve as asked or with changes; the consequences are shown first."""
     form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
-        known = facts(context, requests.staff_request(context, request_id))
-    row = known["row"]
-    assert isinstance(row, Request)
-    form.offer(row)
+        asked = requests.staff_request(context, request_id).asked
+    form.offer(asked)
+    if form.validate_on_submit() and form.act.data == "check":
+        compared = compare(asked, form.terms(asked))
+        return page("staff/request-approve-check.html", request_id, form=form, compared=compared)
     if form.validate_on_submit() and form.act.data == "approve":
         try:
             with portal().transactions.writing(request_actor()) as context:
@@ -188,7 +184,7 @@ def approve(request_id: str) -> ResponseReturnValue:
                     context,
                     request_id,
                     staff_id=signed_in().person_id,
-                    terms=form.terms(),
+                    terms=form.terms(asked),
                     note=form.note.data or None,
                 )
         except Invalid as error:
@@ -196,10 +192,7 @@ def approve(request_id: str) -> ResponseReturnValue:
         else:
             flash("Approved. The customer was mailed and can start it.", "good")
             return redirect(url_for("staff_requests.show", request_id=request_id))
-    elif form.is_submitted() and not form.errors:
-        return render_template("staff/request-approve-check.html", form=form, **known)
-    page = render_template("staff/request-approve.html", form=form, **known)
-    return page, 400 if form.errors else 200
+    return page("staff/request-approve.html", request_id, form=form), 400 if form.errors else 200
 
 
 @blueprint.route("/requests/<request_id>/decline", methods=["GET", "POST"])
@@ -214,10 +207,7 @@ def decline(request_id: str) -> ResponseReturnValue:
             )
         flash("Declined. The customer was mailed your words.", "good")
         return redirect(url_for("staff_requests.show", request_id=request_id))
-    with portal().transactions.reading(request_actor()) as context:
-        known = facts(context, requests.staff_request(context, request_id))
-    page = render_template("staff/request-decline.html", form=form, **known)
-    return page, 400 if form.errors else 200
+    return page("staff/request-decline.html", request_id, form=form), 400 if form.errors else 200
 
 
 @blueprint.post("/requests/<request_id>/messages")
@@ -226,16 +216,14 @@ def post_message(request_id: str) -> ResponseReturnValue:
     """Ask the customer, or note something for staff alone."""
     form = NoteForm()
     if not form.validate_on_submit():
-        with portal().transactions.reading(request_actor()) as context:
-            known = facts(context, requests.staff_request(context, request_id))
-        return render_template("staff/request.html", note_form=form, form=form, **known), 400
+        return page("staff/request.html", request_id, note_form=form, form=form), 400
     with portal().transactions.writing(request_actor()) as context:
         row = requests.staff_request(context, request_id)
         requests.post_message(
             context,
             row,
             author_id=signed_in().person_id,
-            audience=form.audience.data,
+            audience=Audience(form.audience.data),
             text=form.text.data,
         )
     told = "The customer was mailed." if form.audience.data == "customer" else "Only staff see it."

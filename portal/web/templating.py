@@ -17,8 +17,8 @@ from flask import Flask, Response, request
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from portal.domain.words import count, duration, feature_name
 from portal.web import components
-from portal.web.words import FEATURE_NAMES
 
 PRODUCT: Final = "Smart Router Licenses"
 VENDOR: Final = "Metrum"
@@ -229,28 +229,6 @@ def relative(at: datetime, now: datetime) -> str:
     return f"in {phrase}" if seconds > 0 else f"{phrase} ago"
 
 
-def count(amount: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 day`, `2 days`, `1,200 tokens`."""
-    return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
-
-
-def duration(seconds: int) -> str:
-    """Return a length of time in its two largest parts: `72 hours`, `30 days`, `1 hour 30 minutes`.
-
-    Days from four on, so that a 72-hour evaluation is called what it is sold as.
-    """
-    units = [("hour", _HOUR_S), ("minute", _MINUTE_S), ("second", 1)]
-    if seconds >= 4 * _DAY_S:
-        units.insert(0, ("day", _DAY_S))
-    parts = []
-    left = seconds
-    for noun, length in units:
-        amount, left = divmod(left, length)
-        if amount:
-            parts.append(count(amount, noun))
-    return " ".join(parts[:2]) or count(0, "second")
-
-
 def number(value: float) -> str:
     """Return the number with thousands separated: `1,000,000`."""
     return f"{value:,}"
@@ -274,11 +252,6 @@ def file_size(size: int) -> str:
     if size < 1_000_000:
         return f"{size / 1_000:.1f} KB"
     return f"{size / 1_000_000:.1f} MB"
-
-
-def feature_name(feature: str) -> str:
-    """Return how people read a feature: `PII filtering`; one without a name as it is."""
-    return FEATURE_NAMES.get(feature, feature)
 
 
 @dataclass(frozen=True)

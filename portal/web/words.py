@@ -1,35 +1,7 @@
-"""What features, limits, roles and acts are called on pages."""
+"""What acts are called on pages."""
 
 from typing import Final
 
-FEATURE_NAMES: Final = {
-    "admin_reports": "Admin reports",
-    "audit_export": "Audit export",
-    "dynamic_routing": "Dynamic routing",
-    "external_policy_routing": "External policy routing",
-    "model_group_contracts": "Model-group contracts",
-    "pii_filtering": "PII filtering",
-    "private_upstreams": "Private upstreams",
-    "retention_rollups": "Retention rollups",
-    "routing": "Routing",
-    "usage_export": "Usage export",
-    "usage_reporting": "Usage reporting",
-}
-LIMIT_NAMES: Final = {
-    "tokens_per_window": "Tokens in the window",
-    "window_s": "Window",
-    "max_concurrency": "Requests at once",
-    "max_instances": "Instances",
-    "max_seats": "Seats",
-}
-TERM_NAMES: Final = {
-    "mode": "How it runs",
-    "days": "Length",
-    "volume_tokens": "Volume",
-    "max_instances": "Instances",
-    "features": "Features",
-    "fingerprint": "Fingerprint",
-}
 ACTS: Final = {
     "account.created": "Account opened",
     "bundle.published": "Revocation bundle published",

@@ -9,11 +9,14 @@ from portal.db.accounts import Account, Member
 from portal.db.deployments import Deployment
 from portal.db.licenses import Hold, License
 from portal.db.people import Person
+from portal.domain.catalog import DAY_S, fill_terms
 from portal.domain.identifiers import MEMBER, new_id
+from portal.domain.requests import Audience
+from portal.domain.standing import HoldCause
+from portal.domain.terms import Mode
 from portal.services import requests
 from portal.services.accounts import create_account
 from portal.services.context import Actor
-from portal.services.requests import GrantedTerms
 from tests.browser.site import Site
 from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
 from tests.factories.instances import make_code
@@ -90,12 +93,12 @@ def make_licenses(site: Site, account: Account, scene: Scene) -> None:
         hold = Hold(
             id=new_id("hld", context.ports.randomness),
             entitlement_id=held.entitlement_id,
-            cause="staff",
+            cause=HoldCause.STAFF,
             reason="Waiting for a signed agreement",
             opened_at=context.at,
         )
         context.session.add(hold)
-        context.session.get_one(License, revoked.id).state = "revoked"
+        context.session.get_one(License, revoked.id).revoked_at = context.at
         context.session.get_one(License, over.id).expires_at = context.at
     for name, row in {
         "license": offline,
@@ -155,7 +158,13 @@ def make_requests(site: Site, owner: Person, staff: Person, scene: Scene) -> Non
     }
     with transactions.writing(COMMAND) as context:
         requests.take_request(context, made["open"], staff.id)
-        terms = GrantedTerms("lease", 14, 1_000_000, 5, ("routing", "usage_reporting"))
+        terms = fill_terms(
+            "pilot-30d",
+            mode=Mode.LEASE,
+            term_s=14 * DAY_S,
+            limits={"tokens_per_window": 1_000_000, "max_instances": 5},
+            features=("routing", "usage_reporting"),
+        )
         note = "Two weeks suit the volume you named. Leases let you add hosts as you go."
         requests.approve_request(
             context, made["granted"], staff_id=staff.id, terms=terms, note=note
@@ -171,7 +180,9 @@ def make_requests(site: Site, owner: Person, staff: Person, scene: Scene) -> Non
     ):
         with transactions.writing(COMMAND) as context:
             asked = requests.staff_request(context, made["open"])
-            requests.post_message(context, asked, author_id=author.id, audience=audience, text=text)
+            requests.post_message(
+                context, asked, author_id=author.id, audience=Audience(audience), text=text
+            )
     for name, request_id in made.items():
         scene.pages[f"request-{name}"] = f"/account/requests/{request_id}"
         scene.staff_pages[f"request-{name}"] = f"/staff/requests/{request_id}"

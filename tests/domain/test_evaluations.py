@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.errors import Invalid
-from portal.domain.evaluations import (
-    Applicant,
-    check_features,
-    check_start,
-    decide_evaluation,
-    differences,
-    promised_answer,
-)
+from portal.domain.evaluations import Applicant, decide_evaluation, promised_answer
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 INTERVAL = timedelta(days=180)
@@ -69,31 +61,3 @@ def test_promised_answers_lie_on_working_days_and_not_too_far(at: datetime, hour
     assert 8 <= promised.hour <= 18
     assert promised > at
     assert promised - at <= timedelta(hours=hours, days=4)
-
-
-def test_features_are_sorted_and_complete() -> None:
-    assert check_features("pilot-30d", ["routing"]) == ["routing", "usage_reporting"]
-    with pytest.raises(Invalid, match="private_upstreams"):
-        check_features("eval-72h", ["private_upstreams"])
-    with pytest.raises(Invalid, match="at least one"):
-        check_features("eval-72h", [])
-
-
-def test_a_start_can_still_be_arranged() -> None:
-    check_start(AT.date(), AT.date())
-    check_start(AT.date() + timedelta(days=180), AT.date())
-    with pytest.raises(Invalid, match="past"):
-        check_start(AT.date() - timedelta(days=1), AT.date())
-    with pytest.raises(Invalid, match="180 days"):
-        check_start(AT.date() + timedelta(days=181), AT.date())
-
-
-def test_what_was_changed_is_said_in_words() -> None:
-    asked = {"mode": "lease", "days": 30, "features": ["routing"], "fingerprint": "fp_12345678"}
-    granted = {**asked, "days": 14, "features": ["routing", "admin_reports"], "fingerprint": None}
-    assert [(each.term, each.asked, each.granted) for each in differences(asked, granted)] == [
-        ("days", "30 days", "14 days"),
-        ("features", "routing", "routing, admin_reports"),
-        ("fingerprint", "fp_12345678", "any instance"),
-    ]
-    assert differences(asked, {**asked, "max_instances": 3}) == []

@@ -330,7 +330,15 @@ STANDINGS: dict[str, tuple[dict[str, Any], tuple[str, str | None, str | None]]] 
         {"revoked_at": AT, "is_held": True, "superseded_at": AT},
         ("revoked", "withdrawn", None),
     ),
-    "held": ({"is_held": True, "superseded_at": AT}, ("suspended", "on-hold", None)),
+    "held": ({"is_held": True}, ("suspended", "on-hold", None)),
+    "held in the overlap": (
+        {"is_held": True, "superseded_at": AT + 2 * HOUR, "superseded_by": SUCCESSOR},
+        ("suspended", "on-hold", None),
+    ),
+    "held after the overlap": (
+        {"is_held": True, "superseded_at": AT, "superseded_by": SUCCESSOR},
+        ("superseded", "replaced", SUCCESSOR),
+    ),
     "overlap": (
         {"superseded_at": AT + 2 * HOUR, "superseded_by": SUCCESSOR},
         ("active", None, None),

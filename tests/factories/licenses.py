@@ -5,6 +5,8 @@ from typing import Any
 from portal.db.deployments import Deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
+from portal.domain.catalog import fill_terms
+from portal.domain.terms import Mode
 from portal.services.context import Actor, Transactions
 from portal.services.entitlements import approve_entitlement, propose_entitlement
 from portal.services.licenses import issue_license, request_issue
@@ -14,12 +16,23 @@ COMMAND = Actor("command")
 
 
 def make_entitlement(
-    transactions: Transactions, deployment: Deployment, *, staff: str | None = None, **terms: Any
+    transactions: Transactions,
+    deployment: Deployment,
+    *,
+    sku: str = "eval-72h",
+    mode: str = "offline",
+    staff: str | None = None,
+    **terms: Any,
 ) -> Entitlement:
-    """Make an approved entitlement; an evaluation unless `terms` say otherwise."""
-    terms = {"sku": "eval-72h", "reason": "a test", **terms}
+    """Make an approved entitlement with an SKU's terms; `terms` say what is otherwise."""
     with transactions.writing(COMMAND) as context:
-        made = propose_entitlement(context, deployment_id=deployment.id, created_by=staff, **terms)
+        made = propose_entitlement(
+            context,
+            deployment_id=deployment.id,
+            terms=fill_terms(sku, mode=Mode(mode), **terms),
+            reason="a test",
+            created_by=staff,
+        )
         return approve_entitlement(context, made.id, approved_by=staff)
 
 

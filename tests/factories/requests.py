@@ -6,20 +6,47 @@ from sqlalchemy import select
 
 from portal.db.accounts import Member
 from portal.db.people import person_by_email
+from portal.domain.catalog import fill_terms
+from portal.domain.requests import Background, RequestKind
 from portal.services.context import Actor, Transactions
-from portal.services.requests import PilotAsk, submit_pilot
+from portal.services.requests import Ask, submit_request
 
-PILOT = {
-    "deployment_id": None,
-    "deployment_name": "Production",
-    "purpose": "Route the support desk's questions.",
-    "features": ("routing", "usage_reporting"),
-    "mode": "offline",
-    "bind": False,
-    "fingerprint": None,
-    "goals": "Half the cost.",
-    "volume_tokens": 2_000_000,
-}
+
+def pilot_ask(
+    *,
+    deployment_id: str | None = None,
+    deployment_name: str = "Production",
+    goals: str = "Half the cost.",
+    contacts: str = "",
+) -> Ask:
+    """Return what a customer asks for who wants a pilot with 2M tokens a week."""
+    return Ask(
+        kind=RequestKind.PILOT,
+        deployment_id=deployment_id,
+        deployment_name=deployment_name,
+        terms=fill_terms(
+            "pilot-30d",
+            limits={"tokens_per_window": 2_000_000},
+            features=("routing", "usage_reporting"),
+        ),
+        background=Background(
+            purpose="Route the support desk's questions.",
+            goals=goals,
+            contacts=contacts,
+            expected_tokens=2_000_000,
+        ),
+    )
+
+
+def evaluation_ask(**changes: Any) -> Ask:
+    """Return what a customer asks for who wants to evaluate; `changes` are of the terms."""
+    return Ask(
+        kind=RequestKind.EVALUATION,
+        deployment_id=None,
+        deployment_name="Production",
+        terms=fill_terms("eval-72h", **{"features": ("routing",), **changes}),
+        background=Background(purpose="a test"),
+    )
 
 
 def ask_for_pilot(
@@ -33,10 +60,10 @@ def ask_for_pilot(
             select(Member).where(Member.person_id == person.id)
         ).first()
         assert member is not None
-        made = submit_pilot(
+        made = submit_request(
             context,
             account_id=member.account_id,
             person_id=person.id,
-            ask=PilotAsk(**{**PILOT, **changes}),
+            ask=pilot_ask(**changes),
         )
         return made.id

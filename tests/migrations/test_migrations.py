@@ -301,7 +301,7 @@ def test_seals_made_before_they_said_what_is_settled_stay(
     make_staff(transactions)
     first = seal_committed(transactions)
     assert first is not None
-    migrate.downgrade(engine, "0001")
+    migrate.downgrade(engine, "0002")
     with engine.begin() as connection:
         columns = {each["name"] for each in inspect(connection).get_columns("audit_seals")}
     assert "settled_to" not in columns

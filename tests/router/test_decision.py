@@ -37,8 +37,8 @@ KEYID = "a" * 64
 FRESH = State()
 
 
-def seen(now: int = AT, license: bytes | None = LICENSE, **changes: Any) -> Evidence:
-    return Evidence(**{"now": now, "license": license, "trust": TRUST, **changes})
+def seen(now: int = AT, file: bytes | None = LICENSE, **changes: Any) -> Evidence:
+    return Evidence(**{"now": now, "license": file, "trust": TRUST, **changes})
 
 
 def judged(
@@ -56,10 +56,10 @@ def codes(
     return decision.reason, decision.cause
 
 
-def served(license: bytes = LICENSE, at: int = AT, bundle: bytes | None = None) -> State:
+def served(file: bytes = LICENSE, at: int = AT, bundle: bytes | None = None) -> State:
     """Return the state after a license served."""
     policy = POLICY if bundle is None else STRICT
-    decision, state = judged(seen(at, license, bundle=bundle), policy=policy)
+    decision, state = judged(seen(at, file, bundle=bundle), policy=policy)
     assert decision.serving
     return state
 
@@ -492,14 +492,14 @@ LEASED = VENDOR.leased(
 )
 
 
-def lease(license: bytes = LEASED, **changes: Any) -> bytes:
+def lease(file: bytes = LEASED, **changes: Any) -> bytes:
     values: dict[str, Any] = {
         "issued_at": AT - 10,
         "lease_id": identifier("lea", 1),
         "deployment_id": identifier("dep", 1),
         "license_id": identifier("lic", 1),
         "license_revision": 1,
-        "license_sha256": sha256_hex(Envelope.parse(license).payload),
+        "license_sha256": sha256_hex(Envelope.parse(file).payload),
         "customer_id": identifier("cus", 1),
         "instance_id": identifier("ins", 1),
         "instance_keyid": KEYID,

@@ -28,6 +28,7 @@ def test_a_letter_carries_its_secret_until_it_was_sent(transactions: Transaction
         assert letter is not None
         assert (letter.to_address, letter.template) == ("a@b.example", "t")
         assert letter.facts == {"name": "A", "secret": "s3cret"}
+        assert "s3cret" not in repr(letter)
         note_sent(context, email.id)
     with transactions.reading(COMMAND) as context:
         row = context.session.get_one(Email, email.id)

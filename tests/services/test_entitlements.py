@@ -3,16 +3,23 @@
 import pytest
 
 from portal.db.entitlements import Entitlement
+from portal.domain.catalog import fill_terms
+from portal.domain.entitlements import EntitlementState
+from portal.domain.errors import Conflict, NotFound
 from portal.domain.roles import account_permissions
+from portal.domain.terms import Mode
 from portal.services.context import SYSTEM, Transactions
 from portal.services.entitlements import (
+    approve_entitlement,
     can_start,
     end_lapsed,
+    find_entitlement,
+    propose_entitlement,
     start_entitlement,
     waiting_to_start,
 )
 from portal.services.licenses import issue_license
-from tests.factories.accounts import COMMAND, make_customer, make_deployment
+from tests.factories.accounts import COMMAND, make_customer, make_deployment, make_staff
 from tests.factories.licenses import make_entitlement
 from tests.fakes import FakeClock
 
@@ -88,3 +95,75 @@ def test_what_was_started_in_time_does_not_lapse_before_its_license_is_issued(
         assert end_lapsed(context) == 0
     with transactions.reading(COMMAND) as context:
         assert context.session.get_one(Entitlement, granted.id).state == "approved"
+
+
+def test_what_is_proposed_is_kept_as_it_is(transactions: Transactions) -> None:
+    ann = make_staff(transactions)
+    account, _ = make_customer(transactions)
+    deployment = make_deployment(transactions, account)
+    terms = fill_terms("pilot-30d", mode=Mode.LEASE, limits={"tokens_total": 7})
+    with transactions.writing(COMMAND) as context:
+        made = propose_entitlement(
+            context,
+            deployment_id=deployment.id,
+            terms=terms,
+            reason="contract 7",
+            created_by=ann.id,
+        )
+    with transactions.reading(COMMAND) as context:
+        stored = find_entitlement(context, made.id)
+        assert (stored.terms, stored.state, stored.account_id) == (terms, "proposed", account.id)
+        assert stored.budget_id is not None
+        assert stored.grant() is None
+        with pytest.raises(NotFound):
+            find_entitlement(context, "ent_0")
+
+
+def test_nothing_is_proposed_for_a_deployment_that_is_not_there(
+    transactions: Transactions,
+) -> None:
+    with transactions.writing(COMMAND) as context, pytest.raises(NotFound):
+        propose_entitlement(
+            context,
+            deployment_id="dep_0",
+            terms=fill_terms("eval-72h"),
+            reason="x",
+            created_by=None,
+        )
+
+
+@pytest.mark.parametrize("state", ["proposed", "approved", "live", "ended"])
+def test_the_state_follows_from_the_instants_in_code_and_in_queries(
+    transactions: Transactions, granted: Entitlement, state: str
+) -> None:
+    with transactions.writing(COMMAND) as context:
+        row = context.session.get_one(Entitlement, granted.id)
+        row.approved_at = None if state == "proposed" else context.at
+        row.starts_at = context.at if state in ("live", "ended") else None
+        row.ended_at = context.at if state == "ended" else None
+    with transactions.reading(COMMAND) as context:
+        assert context.session.get_one(Entitlement, granted.id).state == state
+        for asked in EntitlementState:
+            found = context.session.query(Entitlement).filter(Entitlement.state == asked).count()
+            assert found == (1 if asked == state else 0)
+
+
+def test_what_ended_is_neither_approved_nor_issued(
+    transactions: Transactions, granted: Entitlement, clock: FakeClock
+) -> None:
+    clock.advance(days=30)
+    with transactions.writing(SYSTEM) as context:
+        assert end_lapsed(context) == 1
+    with transactions.writing(COMMAND) as context:
+        with pytest.raises(Conflict, match="has ended"):
+            approve_entitlement(context, granted.id, approved_by=None)
+        with pytest.raises(Conflict, match="cannot be started"):
+            start_entitlement(context, account_id=granted.account_id, entitlement_id=granted.id)
+        with pytest.raises(NotFound):
+            start_entitlement(context, account_id="cus_0", entitlement_id=granted.id)
+
+
+def test_approving_twice_changes_nothing(transactions: Transactions, granted: Entitlement) -> None:
+    with transactions.writing(COMMAND) as context:
+        again = approve_entitlement(context, granted.id, approved_by=None)
+        assert (again.approved_at, again.start_by_at) == (granted.approved_at, granted.start_by_at)

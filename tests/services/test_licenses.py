@@ -7,18 +7,32 @@ import pytest
 from licensing.license import License as LicensePayload
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.audit import AuditRow
-from portal.db.licenses import License, licenses_of
-from portal.domain.errors import Conflict, Forbidden, Invalid, Unavailable
+from portal.db.licenses import Hold, License, licenses_of
+from portal.domain.catalog import fill_terms
+from portal.domain.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from portal.domain.standing import HoldCause
 from portal.services.context import Actor, Transactions
+from portal.services.downloads import CONTENT_TYPES, license_page, license_summary
 from portal.services.entitlements import (
     approve_entitlement,
     propose_entitlement,
     start_entitlement,
 )
 from portal.services.keys import current_keyset, unix
-from portal.services.licenses import issue_license, request_issue, standing, store_intent
+from portal.services.licenses import (
+    find_license,
+    issue_license,
+    request_issue,
+    search_licenses,
+    standing,
+    standings,
+    store_intent,
+)
+from portal.services.overviews import license_history
+from portal.services.requests import approve_request, staff_request
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.licenses import issue, make_entitlement, make_license
+from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock, MemorySigners
 
 COMMAND = Actor("command")
@@ -26,7 +40,7 @@ COMMAND = Actor("command")
 
 def test_an_evaluation_is_issued_as_its_template_says(transactions: Transactions) -> None:
     license_ = make_license(transactions)
-    assert license_.state == "issued"
+    assert license_.released_at is not None
     assert license_.envelope is not None
     with transactions.reading(COMMAND) as context:
         trust = KeysetTrust(current_keyset(context).document)
@@ -69,7 +83,7 @@ def test_the_payload_is_fixed_before_it_is_signed(
     with transactions.reading(COMMAND) as context:
         issued = context.session.get_one(License, asked.id)
     assert issued.payload == payload
-    assert issued.state == "issued"
+    assert issued.released_at is not None
 
 
 def test_nothing_is_visible_while_the_key_is_away(
@@ -89,7 +103,7 @@ def test_nothing_is_visible_while_the_key_is_away(
     signers.absent = set()
     issue_license(transactions, asked.id, COMMAND)
     with transactions.reading(COMMAND) as context:
-        assert context.session.get_one(License, asked.id).state == "issued"
+        assert context.session.get_one(License, asked.id).released_at is not None
 
 
 def test_a_successor_supersedes_after_the_overlap(
@@ -125,15 +139,18 @@ def test_a_pack_changes_budget_and_sku_and_nothing_else(transactions: Transactio
     assert after.expires_at == before.expires_at
 
 
-def test_a_second_pack_carries_the_first_over(transactions: Transactions) -> None:
+def test_a_second_pack_carries_the_first_over(transactions: Transactions, clock: FakeClock) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account)
     first = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-5m"))
+    clock.advance(seconds=1)
     second = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-25m"))
     budget = LicensePayload.parse(second.payload or b"").budget
     assert budget is not None
-    assert budget.carry_over_from == first.budget_id
-    assert budget.budget_id != first.budget_id
+    assert first.document is not None
+    assert first.document.budget is not None
+    assert budget.carry_over_from == first.document.budget.budget_id
+    assert budget.budget_id != first.document.budget.budget_id
 
 
 @pytest.mark.asvs("2.3.5")
@@ -145,7 +162,7 @@ def test_an_annual_contract_needs_two_people(transactions: Transactions) -> None
         made = propose_entitlement(
             context,
             deployment_id=deployment.id,
-            sku="enterprise-annual",
+            terms=fill_terms("enterprise-annual"),
             reason="contract 7",
             created_by=ann.id,
         )
@@ -185,7 +202,11 @@ def test_a_proposed_entitlement_cannot_be_issued(transactions: Transactions) -> 
     deployment = make_deployment(transactions, account)
     with transactions.writing(COMMAND) as context:
         made = propose_entitlement(
-            context, deployment_id=deployment.id, sku="eval-72h", reason="x", created_by=None
+            context,
+            deployment_id=deployment.id,
+            terms=fill_terms("eval-72h"),
+            reason="x",
+            created_by=None,
         )
     with pytest.raises(Conflict), transactions.writing(COMMAND) as context:
         request_issue(context, made.id, cause="start")
@@ -229,3 +250,124 @@ def test_issuing_is_told_in_the_audit_trail(transactions: Transactions) -> None:
             if row.subject_id == license_.id
         ]
     assert acts == ["license.requested", "license.intended", "license.issued"]
+
+
+def test_the_standing_of_many_takes_one_statement(transactions: Transactions) -> None:
+    account, _ = make_customer(transactions)
+    deployment = make_deployment(transactions, account)
+    held = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    other = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    with transactions.writing(COMMAND) as context:
+        context.session.add(
+            Hold(
+                id="hld_1",
+                entitlement_id=held.entitlement_id,
+                cause=HoldCause.DISPUTE,
+                reason="x",
+                opened_at=context.at,
+            )
+        )
+    with transactions.reading(COMMAND) as context:
+        known = standings(context, licenses_of(context.session, deployment.id))
+        assert {each: now.state for each, now in known.items()} == {
+            held.id: "suspended",
+            other.id: "issued",
+        }
+        assert known[held.id].replaced_by == other.id
+
+
+def test_what_is_issued_while_held_is_born_suspended(
+    transactions: Transactions, signers: MemorySigners
+) -> None:
+    account, _ = make_customer(transactions)
+    entitlement = make_entitlement(transactions, make_deployment(transactions, account))
+    with transactions.writing(COMMAND) as context:
+        asked = request_issue(context, entitlement.id, cause="start")
+        context.session.add(
+            Hold(
+                id="hld_1",
+                entitlement_id=entitlement.id,
+                cause=HoldCause.STAFF,
+                reason="x",
+                opened_at=context.at,
+            )
+        )
+    with transactions.reading(COMMAND) as context:
+        assert standing(context, find_license(context, asked.id)).state == "suspended"
+        page = license_page(context, account.id, asked.id)
+        assert (page.files, page.now.state) == ((), "suspended")
+    issue_license(transactions, asked.id, COMMAND)
+    with transactions.reading(COMMAND) as context:
+        page = license_page(context, account.id, asked.id)
+        assert page.now.state == "suspended"
+        assert [each.name for each in page.files] == list(CONTENT_TYPES)
+
+
+def test_staff_find_a_license_by_what_names_it(transactions: Transactions) -> None:
+    license_ = make_license(transactions)
+    with transactions.reading(COMMAND) as context:
+        for words in (
+            license_.id,
+            license_.account_id,
+            license_.deployment_id,
+            license_.key_id,
+            license_.file_sha256,
+            "EVAL",
+            "",
+        ):
+            (row,) = search_licenses(context, words or "")
+            assert (row.license.id, row.now.state, row.account.name) == (
+                license_.id,
+                "issued",
+                "NewCo",
+            )
+        assert search_licenses(context, "pilot") == []
+        assert search_licenses(context, "%") == []
+
+
+def test_staff_see_a_license_from_its_request_to_its_routers(transactions: Transactions) -> None:
+    ann = make_staff(transactions)
+    make_customer(transactions)
+    request_id = ask_for_pilot(transactions)
+    with transactions.writing(Actor("staff", ann.id)) as context:
+        asked = staff_request(context, request_id).asked
+        granted = approve_request(context, request_id, staff_id=ann.id, terms=asked, note=None)
+    license_ = issue(transactions, granted)
+    with transactions.reading(COMMAND) as context:
+        history = license_history(context, license_.id)
+    assert history.asked is not None
+    assert (history.asked.id, history.entitlement.id) == (request_id, granted.id)
+    assert (history.now.state, history.account.name) == ("issued", "NewCo")
+    acts = [(each.action, history.actor_name(each)) for each in history.trail]
+    assert acts[0] == ("request.made", "command")
+    assert ("request.approved", ann.name) in acts
+    assert acts[-1] == ("license.issued", "command")
+    with transactions.reading(COMMAND) as context, pytest.raises(NotFound):
+        license_history(context, "lic_0")
+
+
+def test_what_the_payload_says_is_read_from_it(transactions: Transactions) -> None:
+    license_ = make_license(transactions, fingerprints=["fp_12345678"])
+    assert license_.document == LicensePayload.parse(license_.payload or b"")
+    assert license_.not_before_at == license_.issued_at
+    with transactions.reading(COMMAND) as context:
+        summary = license_summary(license_, standing(context, license_))
+    assert list(summary) == [
+        "status",
+        "license_id",
+        "customer_id",
+        "deployment_id",
+        "revision",
+        "sku",
+        "mode",
+        "key_id",
+        "sha256",
+        "issued_at",
+        "not_before",
+        "expires_at",
+        "features",
+        "limits",
+        "budget_tokens",
+    ]
+    assert summary["limits"] == {"max_concurrency": 4, "max_instances": 1}
+    assert summary["budget_tokens"] == 1_000_000

@@ -13,40 +13,29 @@ from portal.db.instances import Instance
 from portal.db.licenses import License
 from portal.db.requests import Request
 from portal.db.second_factors import RecoveryCode
+from portal.domain.catalog import fill_terms
 from portal.domain.errors import Conflict, PortalError
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
 from portal.services.licenses import request_issue
 from portal.services.requests import (
-    Ask,
-    GrantedTerms,
     approve_request,
     decline_request,
-    submit_evaluation,
+    submit_request,
     withdraw_request,
 )
 from portal.services.second_factors import check_code, confirm_setup, start_setup
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import make_entitlement, make_lease_license
-from tests.factories.requests import ask_for_pilot
+from tests.factories.requests import ask_for_pilot, evaluation_ask
 from tests.fakes import FakeClock
 
 COMMAND = Actor("command")
 T = TypeVar("T")
-EVALUATION = Ask(
-    deployment_id=None,
-    deployment_name="Production",
-    purpose="a test",
-    features=("routing",),
-    mode="offline",
-    bind=False,
-    fingerprint=None,
-)
-TERMS = GrantedTerms(
-    mode="offline", days=30, volume_tokens=5, max_instances=1, features=("usage_reporting",)
-)
+EVALUATION = evaluation_ask()
+TERMS = fill_terms("pilot-30d", limits={"tokens_per_window": 5}, features=("usage_reporting",))
 
 
 def at_once(*acts: Callable[[], T]) -> list[T | PortalError]:
@@ -72,7 +61,7 @@ def test_a_domain_gets_one_evaluation_however_many_ask_at_once(transactions: Tra
 
     def ask(account_id: str, person_id: str) -> str:
         with transactions.writing(COMMAND) as context:
-            made = submit_evaluation(
+            made = submit_request(
                 context, account_id=account_id, person_id=person_id, ask=EVALUATION
             )
             return made.state

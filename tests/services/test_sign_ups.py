@@ -5,7 +5,7 @@ import pytest
 from portal.db.accounts import Account, Member
 from portal.db.emails import Email
 from portal.db.people import Person, person_by_email
-from portal.db.terms_of_use import TermsAcceptance
+from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.domain.errors import Conflict, Invalid
 from portal.services.context import Transactions
 from portal.services.sign_ins import begin, open_sign_ins
@@ -46,11 +46,11 @@ def test_a_confirmed_address_opens_the_account_that_was_named(transactions: Tran
             assert confirm_by_token(context, token) is confirmed
     with transactions.reading(COMMAND) as context:
         account, member = context.session.query(Account).one(), context.session.query(Member).one()
-        accepted = context.session.query(TermsAcceptance).one()
+        accepted = context.session.query(TermsOfUseAcceptance).one()
         assert (account.name, account.registrable_domain) == ("Widgets", "widgets.example")
         assert (member.account_id, member.role) == (account.id, "owner")
         assert (accepted.id[:4], accepted.occasion) == ("acc_", "sign-up")
-        assert accepted.version == context.policy.terms_version
+        assert accepted.version == context.policy.terms_of_use_version
 
 
 def test_the_code_confirms_as_the_link_does(transactions: Transactions) -> None:

@@ -9,7 +9,8 @@ from licensing.license import License as LicensePayload
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.requests import Request
-from portal.db.terms_of_use import TermsAcceptance
+from portal.db.terms_of_use import TermsOfUseAcceptance
+from portal.domain.requests import RequestKind
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
 from tests.factories.requests import ask_for_pilot
@@ -63,7 +64,7 @@ def test_an_evaluation_is_granted_and_issued_within_one_step_of_the_worker(
         assert (payload.sku, payload.mode) == ("eval-72h", "lease")
         assert payload.expires_at - payload.issued_at == 72 * 3600
         assert payload.features == ("routing",) or list(payload.features) == ["routing"]
-        accepted = context.session.query(TermsAcceptance).filter_by(occasion="request").all()
+        accepted = context.session.query(TermsOfUseAcceptance).filter_by(occasion="request").all()
         assert len(accepted) == 1
     mails = office.mails("jo@newco.example")
     assert "license" in mails[-1].subject.lower()
@@ -119,8 +120,8 @@ def test_fields_nobody_offered_change_nothing(
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
         assert row.sku == "eval-72h"
-        assert row.limits is not None
-        assert row.limits["max_instances"] == 1
+        assert row.document is not None
+        assert row.document.limits.max_instances == 1
 
 
 @pytest.mark.parametrize(
@@ -222,8 +223,8 @@ def test_a_fingerprint_is_made_or_brought(
     office.work()
     with transactions.reading(COMMAND) as context:
         row = context.session.query(License).one()
-        assert row.fingerprints is not None
-        (fingerprint,) = row.fingerprints
+        assert row.document is not None
+        (fingerprint,) = row.document.binding.fingerprints
     assert fingerprint.startswith("fp_")
     page = customer.get(f"/account/licenses/{row.id}")
     assert f"--fingerprint {fingerprint}" in page.text
@@ -255,7 +256,7 @@ def test_a_pilot_goes_to_staff_and_back(
     assert done.path == f"/staff/requests/{request_id}"
     mail = office.mails("jo@newco.example")[-1]
     assert "Two weeks, then we talk." in mail.text
-    assert "Days: requested 30 days, granted 14 days" in mail.text
+    assert "Length: requested 30 days, granted 14 days" in mail.text
     assert re.search(r"Start it by \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
     page = customer.get(f"/account/requests/{request_id}")
     assert "14 days" in page.text
@@ -270,10 +271,51 @@ def test_a_pilot_goes_to_staff_and_back(
         row = context.session.query(License).one()
         assert row.expires_at is not None
         assert row.not_before_at is not None
-        assert row.limits is not None
+        assert row.document is not None
         assert row.expires_at - row.not_before_at == timedelta(days=14)
-        assert row.limits["max_instances"] == 2
-        assert row.limits["tokens_per_window"] == 2_000_000
+        assert row.document.limits.max_instances == 2
+        assert row.document.limits.tokens_per_window == 2_000_000
+
+
+def test_the_check_of_an_approval_leads_back_to_its_form(
+    customer: Visitor, staff: StaffMaker, transactions: Transactions
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    form = ann.get(f"/staff/requests/{request_id}/approve")
+    check = ann.send(form, {"days": "14", "note": "Two weeks."})
+    again = ann.send(check, button="Change something")
+    assert again.form().fields["days"] == ["14"]
+    assert again.form().fields["note"] == ["Two weeks."]
+    assert requests_made(transactions)[0].state == "open"
+
+
+def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
+    customer: Visitor, staff: StaffMaker, office: Office, transactions: Transactions
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    form = ann.get(f"/staff/requests/{request_id}/approve")
+    ann.send(ann.send(form, {"volume_tokens": ""}))
+    told = "Volume: asked 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    assert told in office.mails("jo@newco.example")[-1].text
+    with transactions.reading(COMMAND) as context:
+        granted = context.session.query(Entitlement).one()
+        assert granted.terms.limits.tokens_per_window == 10_000_000
+
+
+@pytest.mark.parametrize("kind", ["renewal", "replacement"])
+def test_kinds_that_are_not_offered_yet_can_be_shown_and_decided(
+    customer: Visitor, staff: StaffMaker, transactions: Transactions, kind: str
+) -> None:
+    ann = staff("approver")
+    request_id = ask_for_pilot(transactions)
+    with transactions.writing(COMMAND) as context:
+        context.session.get_one(Request, request_id).kind = RequestKind(kind)
+    assert kind.capitalize() in ann.get(f"/staff/requests/{request_id}").title
+    check = ann.send(ann.get(f"/staff/requests/{request_id}/approve"))
+    assert ann.send(check).path == f"/staff/requests/{request_id}"
+    assert requests_made(transactions)[0].state == "approved"
 
 
 def test_a_declined_pilot_says_why_in_mail_and_page(

@@ -6,7 +6,7 @@ import pytest
 
 from portal.db.accounts import Account
 from portal.db.people import Person, person_by_email
-from portal.db.terms_of_use import TermsAcceptance
+from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.gateways.mail import make_message
 from portal.services.context import Actor, Transactions
 from tests.factories.accounts import PASSWORD, make_customer
@@ -49,8 +49,11 @@ def test_sign_up_confirm_by_code_sign_in(
     with transactions.reading(COMMAND) as context:
         person = person_by_email(context.session, "kim@widgets.example")
         assert person is not None
-        accepted = context.session.query(TermsAcceptance).filter_by(person_id=person.id).one()
-        assert (accepted.occasion, accepted.version) == ("sign-up", context.policy.terms_version)
+        accepted = context.session.query(TermsOfUseAcceptance).filter_by(person_id=person.id).one()
+        assert (accepted.occasion, accepted.version) == (
+            "sign-up",
+            context.policy.terms_of_use_version,
+        )
 
 
 def test_a_link_confirms_by_its_button_and_once(

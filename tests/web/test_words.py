@@ -1,28 +1,40 @@
-"""Whatever the audit trail says is said in words on pages."""
+"""Every act that is recorded has words for pages."""
 
 import ast
 from pathlib import Path
 
-from portal.web.words import ACTS
+from portal.web.words import ACTS, act_name
 
 SERVICES = Path(__file__).resolve().parents[2] / "portal" / "services"
+WRITERS = {"record", "_record"}
 
 
-def recorded() -> set[str]:
-    """Return every act that a service records, as it stands in the code."""
-    acts = set()
-    for path in SERVICES.rglob("*.py"):
+def acts_recorded() -> set[str]:
+    """Return the acts that services name when they write the audit trail."""
+    found = set()
+    for path in SERVICES.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id == "record"
+                and node.func.id in WRITERS
             ):
-                name = node.args[1]
-                assert isinstance(name, ast.Constant), f"{path}:{node.lineno} names no act"
-                acts.add(str(name.value))
-    return acts
+                found |= {
+                    each.value
+                    for argument in node.args[1:2]
+                    for each in ast.walk(argument)
+                    if isinstance(each, ast.Constant) and "." in str(each.value)
+                }
+    return {str(each) for each in found}
 
 
-def test_each_act_has_words_and_no_words_are_left_over() -> None:
-    assert ACTS.keys() == recorded()
+def test_every_act_has_words() -> None:
+    recorded = acts_recorded()
+    assert len(recorded) > 30
+    assert recorded <= ACTS.keys()
+    assert ACTS.keys() <= recorded, "words for what is never recorded"
+
+
+def test_an_act_of_another_time_is_still_read() -> None:
+    assert act_name("license.issued") == "License issued"
+    assert act_name("thing.long-gone") == "thing.long-gone"

@@ -25,8 +25,8 @@ from wtforms import (
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
 
 from portal.domain.catalog import CATALOG
+from portal.domain.words import FEATURE_NAMES
 from portal.web.templating import STATUSES, init_templating
-from portal.web.words import FEATURE_NAMES
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 23, 20, 12, 7, tzinfo=UTC)

@@ -1,0 +1,114 @@
+"""Requests: what customers ask staff for, and what a request must say.
+
+Source: "evaluate" and "pilot" of the portal's flows.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from portal.domain.catalog import template_of
+from portal.domain.errors import Invalid
+
+MAX_TEXT: Final = 4000
+"""Characters of any one text that people write on a request."""
+MAX_TOKENS: Final = 10**12
+FURTHEST_START: Final = timedelta(days=180)
+
+
+class RequestKind(StrEnum):
+    """What a request is for."""
+
+    EVALUATION = "evaluation"
+    PILOT = "pilot"
+    RENEWAL = "renewal"
+    REPLACEMENT = "replacement"
+
+
+class RequestState(StrEnum):
+    """What became of a request."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+
+
+class Audience(StrEnum):
+    """Who reads a message on a request."""
+
+    CUSTOMER = "customer"
+    """The customer and staff."""
+    STAFF = "staff"
+    """Staff alone."""
+
+
+class Background(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a customer says beside the terms; it helps to decide and caps nothing."""
+
+    purpose: str
+    goals: str = ""
+    contacts: str = ""
+    starts_on: date | None = None
+    """When the customer wants to start; None: as soon as possible."""
+    expected_tokens: int | None = None
+    """Tokens the customer expects to use in a week."""
+
+
+def clean_text(text: str, field: str) -> str:
+    """Return a text without the white space around it.
+
+    Raises:
+        Invalid: it is longer than `MAX_TEXT` characters.
+    """
+    if len(text) > MAX_TEXT:
+        raise Invalid(f"Use at most {MAX_TEXT:,} characters.", field=field)
+    return text.strip()
+
+
+def clean_background(background: Background, kind: RequestKind, today: date) -> Background:
+    """Return the background with its texts cleaned.
+
+    Raises:
+        Invalid: a text is too long, or what this kind of request must say is missing or unfit.
+    """
+    texts = {
+        name: clean_text(getattr(background, name), name)
+        for name in ("purpose", "goals", "contacts")
+    }
+    if not texts["purpose"]:
+        raise Invalid("Say what it is for.", field="purpose")
+    if kind is RequestKind.PILOT:
+        if not texts["goals"]:
+            raise Invalid("Say what the pilot should show.", field="goals")
+        if not 1 <= (background.expected_tokens or 0) <= MAX_TOKENS:
+            raise Invalid("Enter the tokens you expect in a week.", field="volume_tokens")
+    if background.starts_on is not None:
+        _check_start(background.starts_on, today)
+    return msgspec.structs.replace(background, **texts)
+
+
+def _check_start(starts_on: date, today: date) -> None:
+    """Require a start that staff can still arrange."""
+    if starts_on < today:
+        raise Invalid("The start lies in the past.", field="starts_on")
+    if starts_on > today + FURTHEST_START:
+        raise Invalid(f"Choose a start within {FURTHEST_START.days} days.", field="starts_on")
+
+
+def offered_features(sku: str, features: Sequence[str]) -> tuple[str, ...]:
+    """Return the features asked for, sorted, with those the SKU always includes.
+
+    Raises:
+        Invalid: none, or one that the SKU does not offer.
+    """
+    template = template_of(sku)
+    unknown = sorted(set(features) - set(template.features))
+    if unknown:
+        raise Invalid(f"{sku} does not offer {', '.join(unknown)}.", field="features")
+    if not features:
+        raise Invalid("Choose at least one feature.", field="features")
+    return tuple(sorted({*features, *template.always}))
