@@ -195,13 +195,13 @@ def heir(keyset: Keyset, key: Key) -> Key | None:
     return max(others, key=_age, default=None)
 
 
-def compromised(held: Held, keyid: str, successor: Key, at: int) -> Keyset:
-    """Return the next keyset, in which a key never counts, and its successor does from now on.
+def compromised(held: Held, keyid: str, successor: Key, at: int, *, begins_at: int) -> Keyset:
+    """Return the next keyset, in which a key never counts, and its successor takes its place.
 
-    The successor is in the keyset, announced or in use, or it is new.
+    The successor is in the keyset, announced or in use, or it is new; it counts from `begins_at`
+    on, or from before.
     """
     keys = _changed(held.keyset, keyid, status="compromised")
-    begins_at = at - BACKDATE_S
     if successor.keyid not in held.keyset.by_keyid:
         keys = (*keys, msgspec.structs.replace(successor, not_before_at=begins_at))
     elif successor.not_before_at > begins_at:
@@ -224,7 +224,10 @@ def _changed(
     def change(key: Key) -> Key:
         if key.keyid != keyid:
             return key
-        not_after_at = key.not_after_at if ends_at is None else min(key.not_after_at, ends_at)
+        not_after_at = key.not_after_at
+        if ends_at is not None:
+            # A key that was announced and never signed keeps a second: no window is empty.
+            not_after_at = min(not_after_at, max(ends_at, key.not_before_at + 1))
         return msgspec.structs.replace(key, status=status, not_after_at=not_after_at)
 
     return tuple(change(key) for key in keyset.keys)

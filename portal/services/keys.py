@@ -217,22 +217,31 @@ def role_signers(context: Context, role: str) -> tuple[Signer, ...]:
     return tuple(signer_of(context, key.keyid) for key in keys)
 
 
-def signer_of(context: Context, keyid: str) -> Signer:
+def signer_of(context: Context, keyid: str, *, stopped_too: bool = False) -> Signer:
     """Return the signer of one known key, in the role the keyset gives it.
+
+    `stopped_too` is for the one use of a stopped key: a license that takes the place of one it
+    signed carries its signature once more.
 
     Raises:
         SignerUnavailable: the key is unknown here, the database and the keyset differ about its
-            role, or this process does not hold it.
+            role, it was stopped, or this process does not hold it.
     """
     row = context.session.get(SigningKey, keyid)
     if row is None:
         raise SignerUnavailable(f"the key {keyid} is not registered here")
-    published = current_keyset(context).document.by_keyid.get(keyid)
-    if published is not None and published.role != row.role:
+    keyset = current_keyset(context).document
+    published = keyset.by_keyid.get(keyid)
+    role = ROOT if keyid in keyset.roots_by_keyid else published and published.role
+    if role is not None and role != row.role:
         raise SignerUnavailable(
-            f"the key {keyid} is a {published.role} key in the keyset, "
-            f"and a {row.role} key in the database"
+            f"the key {keyid} is a {role} key in the keyset, and a {row.role} key in the database"
         )
+    is_bad = row.stopped_at is not None or (
+        published is not None and published.status == "compromised"
+    )
+    if is_bad and not stopped_too:
+        raise SignerUnavailable(f"the key {keyid} is said to be compromised; it signs no more")
     return context.ports.signers.signer(row.role, row.uri, row.keyid)
 
 
