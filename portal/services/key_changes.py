@@ -366,6 +366,7 @@ def _reissue_all(transactions: Transactions, order: KeyOrder, keyset: Keyset, ac
     The new ones carry the old signature too: they count under the keyset before and the one after.
     """
     with transactions.reading(actor) as context:
+        before = current_keyset(context).document
         affected = _affected(context, keyset)
         unsigned = _unsigned(context, keyset)
     for license_id in unsigned:
@@ -379,7 +380,8 @@ def _reissue_all(transactions: Transactions, order: KeyOrder, keyset: Keyset, ac
             new = request_issue(context, old.entitlement_id, cause=_cause(order, license_id))
             if not new.key_ids:
                 by = [key.keyid for key in signing_keys(keyset, "license", unix(context.at))]
-                signed_by(new, [*by, *old.key_ids])
+                # Keys that were compromised before would help no router any more.
+                signed_by(new, [*by, *(each for each in old.key_ids if _counts([each], before))])
             new_id = new.id
         issue_license(transactions, new_id, actor)
 

@@ -348,6 +348,14 @@ def test_a_compromise_issues_every_license_anew_under_the_same_budget(
     assert desk.signing("license") == [outcome.keyid]
 
 
+def test_one_compromise_after_another_piles_up_no_signatures(desk: Desk) -> None:
+    line = desk.make().deployment_id
+    for _ in range(9):
+        old = desk.key("license")
+        new = desk.run("compromise-key", old).keyid
+        assert list(desk.current(line).key_ids) == [new, old]
+
+
 def test_a_license_that_another_key_signed_too_stays(desk: Desk) -> None:
     old = desk.key("license")
     desk.run("rotate-key", "license", activate_in_s=0)
