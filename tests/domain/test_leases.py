@@ -148,7 +148,7 @@ def verified(document: InstanceDocument, keyid: str) -> Verified[Any]:
     """Return a request as it stands once its signature was found right."""
     payload = document.to_bytes()
     return Verified(
-        document, Envelope(payload, document.PAYLOAD_TYPE, ()), keyid, sha256_hex(payload)
+        document, Envelope(payload, document.PAYLOAD_TYPE, ()), (keyid,), sha256_hex(payload)
     )
 
 
