@@ -112,8 +112,10 @@ class PublicKey:
     def verify(self, sig: bytes, message: bytes) -> bool:
         """Say whether `sig` (64 bytes) is this key's signature of `message`."""
         # Loading cryptography costs more than all else a short command does.
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PublicKey,
+        )
 
         if self._loaded is None:
             self._loaded = Ed25519PublicKey.from_public_bytes(self.raw)

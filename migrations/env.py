@@ -8,11 +8,14 @@ foreign keys on, other tables' rows would stand in the way. They are off meanwhi
 migration's transaction ends only when no reference is broken.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 
 from portal.config import load_settings
@@ -67,19 +70,60 @@ def _check_references(ctx: Any, **_: Any) -> None:
 
 def write_sql(url: str) -> None:
     """Print the statements of the migrations that were asked for."""
-    backend = make_url(url).get_backend_name()
+    if make_url(url).get_backend_name() == "sqlite":
+        write_sqlite()
+        return
     context.configure(
-        dialect_name=backend,
+        dialect_name="postgresql",
         # Another style would write each % of a statement twice.
         dialect_opts={"paramstyle": "named"},
         literal_binds=True,
         transaction_per_migration=True,
     )
-    if backend == "postgresql":
-        for timeout in TIMEOUTS:
-            context.execute(timeout)
+    for timeout in TIMEOUTS:
+        context.execute(timeout)
     with context.begin_transaction():
         context.run_migrations()
+
+
+def write_sqlite() -> None:
+    """Print what the migrations do to a database in memory.
+
+    To change a table, SQLite makes it anew as it finds it; so there must be one to look at.
+    """
+    start, end = context.get_starting_revision_argument(), context.get_revision_argument()
+    revisions = context.script.iterate_revisions(end, "base") if end else ()
+    is_upgrade = start is None or start in {each.revision for each in revisions}
+    engine = make_engine("sqlite://")
+    with engine.connect() as connection:
+        if start is not None:
+            move(connection, start, is_upgrade=True)
+        driver: Any = connection.connection.driver_connection
+        sys.stdout.write("PRAGMA foreign_keys=OFF;\n")
+        driver.set_trace_callback(write_statement)
+        move(connection, end, is_upgrade=is_upgrade)
+        driver.set_trace_callback(None)
+        sys.stdout.write("PRAGMA foreign_keys=ON;\n")
+    engine.dispose()
+
+
+def move(connection: Connection, revision: Any, *, is_upgrade: bool) -> None:
+    """Bring the database in memory to a revision."""
+    script = context.script
+    # Alembic's own recipes name these two; there are no public ones.
+    steps = script._upgrade_revs if is_upgrade else script._downgrade_revs  # noqa: SLF001
+    migration = MigrationContext.configure(
+        connection,
+        opts={"fn": lambda at, _: steps(revision, at), "transaction_per_migration": True},
+    )
+    with Operations.context(migration):
+        migration.run_migrations()
+
+
+def write_statement(statement: str) -> None:
+    """Print a statement that changes something; lines of triggers at work are comments."""
+    if not statement.lstrip().startswith(("SELECT", "PRAGMA", "--")):
+        sys.stdout.write(f"{statement};\n")
 
 
 if context.is_offline_mode():

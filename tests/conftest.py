@@ -40,7 +40,7 @@ settings.register_profile(
     deadline=None,
     # The same examples each time, so that the gate passes or fails for what was changed.
     derandomize=not PROVE,
-    max_examples=examples(50, 500),
+    max_examples=examples(100, 500),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("tests")
@@ -50,8 +50,13 @@ COMMAND = Actor("command")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that at the end no worker waits for the other."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with what takes long, so that at the end no worker waits for the other.
+
+    Groups come first: each is one piece of work, and those of the browser are the largest.
+    """
+    items.sort(
+        key=lambda item: [item.get_closest_marker(each) is None for each in ("slow", "xdist_group")]
+    )
 
 
 @pytest.fixture(scope="session")

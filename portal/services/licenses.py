@@ -1,6 +1,6 @@
 """Issuing licenses, and finding them.
 
-Issuing: ask (a row in state `issuing` and a job) - compute and lint the payload, pick the key and
+Issuing: ask (a row and a job) - compute and lint the payload, pick the key and
 store the intent - sign - verify - store and release. Each step is a unit of work of its own.
 Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes. A license is
 visible as issued only once its signature is stored and was verified.
@@ -9,7 +9,7 @@ visible as issued only once its signature is stored and was verified.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import func, select, update
 
@@ -75,17 +75,19 @@ def request_issue(context: Context, entitlement_id: str, *, cause: str) -> Licen
     )
     context.session.add(license_)
     enqueue(context, ISSUE_LICENSE, license_.id, {"license_id": license_.id})
-    record(
+    _record(
         context,
         "license.requested",
-        "license",
-        license_.id,
-        account_id=license_.account_id,
+        license_,
         entitlement_id=entitlement.id,
         deployment_id=license_.deployment_id,
     )
     context.session.flush()
     return license_
+
+
+def _record(context: Context, action: str, license_: License, **detail: Any) -> None:
+    record(context, action, "license", license_.id, account_id=license_.account_id, **detail)
 
 
 def store_intent(context: Context, license_id: str) -> License:
@@ -96,9 +98,7 @@ def store_intent(context: Context, license_id: str) -> License:
         Conflict: its entitlement may no longer be issued.
         Unavailable: the clock cannot be trusted, or no key is active.
     """
-    license_ = context.session.get(License, license_id)
-    if license_ is None:
-        raise NotFound(f"There is no license {license_id}.")
+    license_ = find_license(context, license_id)
     lock_deployment(context.session, license_.deployment_id)
     context.session.refresh(license_)
     if license_.payload is not None:
@@ -116,12 +116,10 @@ def store_intent(context: Context, license_id: str) -> License:
     license_.payload_sha256 = sha256_hex(raw)
     license_.issued_at = context.at.replace(microsecond=0)
     license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
-    record(
+    _record(
         context,
         "license.intended",
-        "license",
-        license_.id,
-        account_id=license_.account_id,
+        license_,
         payload_sha256=license_.payload_sha256,
         key_ids=license_.key_ids,
         revision=license_.revision,
@@ -294,12 +292,10 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
             bad = takes_the_place_of_compromised(license_)
             overlap = AFTER_COMPROMISE if bad else context.policy.overlap
             predecessor.superseded_at = context.at + overlap
-    record(
+    _record(
         context,
         "license.issued",
-        "license",
-        license_.id,
-        account_id=license_.account_id,
+        license_,
         entitlement_id=license_.entitlement_id,
         payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
@@ -398,7 +394,7 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
         raise Conflict("The license is still being issued.")
     if license_.installed_marked_at is None:
         license_.installed_marked_at = context.at
-        record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
+        _record(context, "license.marked-installed", license_)
 
 
 @dataclass(frozen=True)

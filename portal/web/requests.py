@@ -166,7 +166,7 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: RequestKind) -> Respo
             try:
                 return send(form, kind, sku)
             except PortalError as error:
-                form.show(error, {"name": "deployment_name"})
+                form.show(error, {"name": "deployment_name", "expected_tokens": "volume_tokens"})
         elif form.step.data == "check":
             return render_template(
                 "account/request-check.html",

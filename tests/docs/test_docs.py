@@ -193,7 +193,7 @@ def test_the_order_of_verifying_is_the_table_of_codes() -> None:
         r"^\| (?:\d+|\u2013) \|.*?\| (`.*?`) \| (\d) \|", path.read_text(), re.MULTILINE
     )
     listed = [
-        (code, int(exit)) for codes, exit in rows for code in re.findall(r"`([\w-]+)`", codes)
+        (code, int(status)) for codes, status in rows for code in re.findall(r"`([\w-]+)`", codes)
     ]
     assert listed == [(code.code, code.exit) for code in CODES.values()]
 

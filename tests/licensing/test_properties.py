@@ -147,7 +147,7 @@ def test_nothing_inserted_changes_what_is_read(position: int, inserted: bytes) -
 
 
 @given(st.integers(0, 8 * len(KEYSET) - 1))
-@settings(max_examples=examples(100, 1000))
+@settings(max_examples=examples(200, 1000))
 def test_no_flipped_bit_of_a_keyset_changes_it(bit: int) -> None:
     """Two of three roots are needed and two signed, so that each signature matters."""
     with contextlib.suppress(LicensingError):
@@ -245,7 +245,7 @@ def test_base64_round_trip(data: bytes) -> None:
         st.from_regex(r"[A-Za-z0-9+/]{2,8}={0,3}", fullmatch=True),
     )
 )
-@settings(max_examples=examples(200, 2000))
+@settings(max_examples=examples(500, 2000))
 def test_base64_has_one_way_to_write_bytes(text: str) -> None:
     try:
         data = b64decode(text)

@@ -298,7 +298,7 @@ class Model:
         return False
 
 
-@settings(max_examples=examples(50, 500))
+@settings(max_examples=examples(150, 600))
 @given(
     st.lists(
         st.tuples(

@@ -271,7 +271,7 @@ def test_the_model_is_about_the_license_the_vendor_signs() -> None:
 
 TestGrace = Grace.TestCase
 TestGrace.settings = settings(
-    max_examples=examples(15, 150),
+    max_examples=examples(60, 300),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

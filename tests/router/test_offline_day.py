@@ -77,7 +77,7 @@ def test_a_day_offline_touches_no_network(tmp_path: Path) -> None:
             capture_output=True,
             timeout=60,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         )
         said = done.stderr.decode()
         assert done.returncode == 0, said

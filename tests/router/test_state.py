@@ -317,7 +317,7 @@ def test_drafts_of_a_crash_are_removed_and_others_kept(path: Path) -> None:
     assert theirs.exists()
 
 
-@settings(max_examples=examples(20, 200))
+@settings(max_examples=examples(40, 200))
 @given(st.data())
 def test_no_changed_byte_goes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -249,12 +249,13 @@ def _add_rows(
 
 def _unsealed(transactions: Transactions) -> int:
     with transactions.reading(COMMAND) as context:
-        return context.session.scalars(
+        counted: int = context.session.scalars(
             text(
                 "SELECT count(*) FROM audit_rows WHERE id NOT IN"
                 " (SELECT audit_row_id FROM sealed_rows)"
             )
         ).one()
+    return counted
 
 
 def test_a_row_committed_late_with_a_lower_number_is_sealed(
@@ -448,6 +449,29 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)
+
+
+def test_a_lease_committed_while_the_sealer_reads_is_left_for_later(
+    transactions: Transactions, clock: FakeClock
+) -> None:
+    """Leases of lower numbers may still come before it."""
+    license_ = make_lease_license(transactions, sku="pilot-30d", limits={"max_instances": 9})
+    _enroll(transactions, license_, "one", clock)
+    clock.advance(seconds=LEASE_SETTLED.total_seconds() + 1)
+    meanwhile = ["two"]
+
+    def enroll_another(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT leases.number, leases.payload_sha256") and meanwhile:
+            _enroll(transactions, license_, meanwhile.pop(), clock)
+
+    engine = transactions.database.engine
+    event.listen(engine, "before_cursor_execute", enroll_another)
+    seal = seal_committed(transactions)
+    event.remove(engine, "before_cursor_execute", enroll_another)
+    assert meanwhile == []
+    assert seal is not None
+    assert seal.lease_to == 1
+    assert broken(transactions) is None
 
 
 @pytest.mark.asvs("16.2.1")

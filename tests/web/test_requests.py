@@ -297,7 +297,9 @@ def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
     request_id = ask_for_pilot(transactions)
     form = ann.get(f"/staff/requests/{request_id}/approve")
     ann.send(ann.send(form, {"volume_tokens": ""}))
-    told = "Volume: asked 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    told = (
+        "Volume: requested 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    )
     assert told in office.mails("jo@newco.example")[-1].text
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()

@@ -56,7 +56,7 @@ SERVED = (
 )
 
 
-class SampleForm(FlaskForm):
+class SampleForm(FlaskForm):  # type: ignore[misc]
     """One field of each kind."""
 
     name = StringField("Deployment name", [InputRequired("Enter a name for the deployment")])
