@@ -220,6 +220,7 @@ def decides() -> list[Object]:
     instance = {"instance_keyid": INSTANCE.keyid}
     both, ended = VENDOR.keyset_with(2, "active"), VENDOR.keyset_with(3, "compromised")
     stolen = VENDOR.license(by=(LICENSE_COMPROMISED,), revision=9, **SECOND)
+    old = VENDOR.license(by=(LICENSE_COMPROMISED,))
     shared = VENDOR.license(by=(LICENSE, LICENSE_COMPROMISED), revision=9, **SECOND)
     forged = sign(
         structs.replace(RevocationBundle.parse(Envelope.parse(full).payload), version=2**50),
@@ -256,6 +257,16 @@ def decides() -> list[Object]:
                 step(AT + 20, VALID, license=shared),
                 step(AT + 30, VALID, license=shared, keyset=ended),
             ],
+        ),
+        sequence(
+            "compromise.the-fetched-license-outlives-the-file",
+            "A file whose key ended makes way for the fetched license.",
+            [
+                step(AT + 2 * HOUR_S, VALID, license=old, keyset=both),
+                step(AT + 2 * HOUR_S, VALID, license=old, fetched_license=NEXT, keyset=ended),
+                step(AT + 2 * HOUR_S, blocked("license-invalid"), license=old, keyset=ended),
+            ],
+            after={"revisions": {DEPLOYMENT: 2}},
         ),
         sequence(
             "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",

@@ -32,7 +32,7 @@ import msgspec
 
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
-from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid, RolledBack
+from licensing.errors import KeyNotValid, LicensingError, MalformedEnvelope, NotYetValid, RolledBack
 from licensing.lease import Lease
 from licensing.license import Budget, License, Limits
 from licensing.names import CODES
@@ -302,11 +302,20 @@ def _chosen(seen: Evidence, trust: Trust, fingerprint: str) -> bytes | None:
         return seen.license
     if file.verified is None:
         unread = seen.license is None or isinstance(file.error, MalformedEnvelope)
-        return seen.fetched_license if unread else seen.license
+        outlived = _is_outlived(seen.license, file, fetched.verified.document)
+        return seen.fetched_license if unread or outlived else seen.license
     ours, theirs = file.verified.document, fetched.verified.document
     newer = theirs.revision > ours.revision or not file.fits
     same = ours.deployment_id == theirs.deployment_id
     return seen.fetched_license if same and newer else seen.license
+
+
+def _is_outlived(data: bytes | None, file: Report, fetched: License) -> bool:
+    """Say whether a file fails for its key alone, and the fetched license comes after it."""
+    if data is None or not isinstance(file.error, KeyNotValid):
+        return False
+    ours = License.parse(Envelope.parse(data).payload)
+    return ours.deployment_id == fetched.deployment_id and ours.revision <= fetched.revision
 
 
 def _grace(case: _Case) -> _Case:

@@ -71,7 +71,7 @@ def vault() -> Iterator[FakeVault]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _answer
+        do_GET = do_POST = _answer  # noqa: N815 - what the standard library calls
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
