@@ -14,6 +14,7 @@ from portal.domain.errors import Conflict, Invalid
 from portal.domain.ports import NewKey
 from portal.services.audit_seals import check_anchors, verify_chain
 from portal.services.bundles import publish_bundle, published_bundle
+from portal.services.key_readiness import readiness
 from portal.services.keys import add_key, init_keys, list_keys, published_keyset
 
 
@@ -74,6 +75,29 @@ def keys_list() -> dict[str, Any]:
                 for key in list_keys(context).keys
             ]
         }
+
+
+@keys.command("readiness")
+@json_option
+def keys_readiness() -> dict[str, Any]:
+    """Say which routers have the newest keyset, and which deployments do not."""
+    with transactions().reading(COMMAND) as context:
+        found = readiness(context)
+    return {
+        "keyset_version": found.keyset_version,
+        "known": found.known,
+        "ready": found.ready,
+        "deployments": [
+            {
+                "deployment_id": each.deployment_id,
+                "name": each.name,
+                "mode": each.mode,
+                "known": each.known,
+                "ready": each.ready,
+            }
+            for each in found.lagging
+        ],
+    }
 
 
 @keys.command("keyset")

@@ -50,6 +50,20 @@ ACTS: Final = {
 }
 
 
+KEY_ROLE_NAMES: Final = {
+    "license": "License keys sign licenses",
+    "lease": "Lease keys sign leases",
+    "revocation": "Revocation keys sign bundles",
+    "root": "Root keys sign keysets",
+}
+NEXT_STEPS: Final = {
+    "nothing": "Nothing",
+    "rotate": "Rotate: announce the next key",
+    "bring": "Bring it to every process that signs with it",
+    "wait": "Wait until every router has the keyset",
+    "retire": "Retire it: every router has the keyset",
+    "decide": "Approve or decline the compromise",
+}
 ACTORS: Final = {"staff": "staff", "system": "the portal"}
 
 

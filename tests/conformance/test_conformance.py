@@ -61,6 +61,7 @@ WRONG = {
             "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
             "compromise.a-revision-that-another-key-vouched-for-stays",
             "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+            "compromise.the-fetched-license-outlives-the-file",
             "state.before",
         },
     ),
