@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from devtools.people import STAFF_EMAIL, current_code
+from devtools.people import STAFF_EMAIL, current_code, password_file
 from portal.config import BadSetting, load_settings
 
 
@@ -15,7 +15,10 @@ def main() -> int:
     email = parser.parse_args().email or STAFF_EMAIL
     os.environ["PORTAL_DEV"] = "1"
     try:
-        print(current_code(load_settings(), email))
+        settings = load_settings()
+        if not password_file(settings).exists():
+            raise LookupError("this is not a development portal; `make run` creates one")
+        print(current_code(settings, email))
     except (BadSetting, LookupError) as error:
         print(f"make totp: {error}", file=sys.stderr)
         return 2
