@@ -11,17 +11,29 @@ import sys
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from msgspec import structs
 
 from devtools.simulator.portal import Simulator
-from devtools.vectors.keys import INSTANCE, LEASE, LICENSE, OTHER_INSTANCE, TestKey
+from devtools.vectors.keys import (
+    INSTANCE,
+    LEASE,
+    LICENSE,
+    LICENSE_COMPROMISED,
+    OTHER_INSTANCE,
+    REVOCATION_COMPROMISED,
+    ROOT_1,
+    TestKey,
+)
 from licensing.document import Document
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope, Signature, pae
+from licensing.keys import Key, Keyset
 from licensing.lease import Lease
 from licensing.license import Binding, Budget, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
-from licensing.revocation import RevocationEntry
+from licensing.revocation import RevocationBundle, RevocationEntry
 
 FILE: Final = Path(__file__).parents[1] / "router" / "vectors" / "sequences.json"
 AT: Final = 1_800_000_000
@@ -37,11 +49,12 @@ def text(data: bytes) -> str:
     return b64encode(data).decode()
 
 
-def sign(document: Document, key: TestKey) -> bytes:
-    """Sign a document."""
+def sign(document: Document, *keys: TestKey) -> bytes:
+    """Sign a document with each key."""
     payload = document.to_bytes()
-    signature = Signature(key.keyid, key.sign(pae(document.PAYLOAD_TYPE, payload)))
-    return Envelope(payload, document.PAYLOAD_TYPE, (signature,)).to_bytes()
+    message = pae(document.PAYLOAD_TYPE, payload)
+    signatures = tuple(Signature(key.keyid, key.sign(message)) for key in keys)
+    return Envelope(payload, document.PAYLOAD_TYPE, signatures).to_bytes()
 
 
 def identifier(prefix: str, number: int) -> str:
@@ -69,7 +82,24 @@ class Vendor:
         self.simulator.rotate()
         return self.simulator.db.keysets[1]
 
-    def license(self, mode: str = "offline", **changes: Any) -> bytes:
+    def keyset_with(self, version: int, status: Literal["active", "compromised"]) -> bytes:
+        """Sign a keyset with a second license key and a second revocation key of some status."""
+        first = Keyset.parse(Envelope.parse(self.keyset).payload)
+        like: dict[str, Key] = {key.role: key for key in first.keys}
+        second = tuple(
+            structs.replace(
+                like[key.role], keyid=key.keyid, public_key=key.public_key, status=status
+            )
+            for key in (LICENSE_COMPROMISED, REVOCATION_COMPROMISED)
+        )
+        keyset = structs.replace(
+            first, version=version, prev_sha256="1" * 64, keys=(*first.keys, *second)
+        )
+        return sign(keyset, ROOT_1)
+
+    def license(
+        self, mode: str = "offline", *, by: tuple[TestKey, ...] = (LICENSE,), **changes: Any
+    ) -> bytes:
         """Sign a license for 30 days, without a budget."""
         base = self.simulator.db.licenses[0][1]
         values: Object = {name: getattr(base, name) for name in License.__struct_fields__}
@@ -79,7 +109,7 @@ class Vendor:
             "limits": Limits(),
             "budget": None,
         }
-        return sign(License(**{**values, **changes}), LICENSE)
+        return sign(License(**{**values, **changes}), *by)
 
     def bundle(self, version: int, *entries: RevocationEntry) -> bytes:
         """Sign a revocation bundle of a version."""
@@ -138,6 +168,7 @@ DEPLOYMENT: Final = License.parse(Envelope.parse(PLAIN).payload).deployment_id
 LICENSE_ID: Final = License.parse(Envelope.parse(PLAIN).payload).license_id
 SHORT: Final = VENDOR.license(expires_at=AT + 2 * HOUR_S)
 UNGRACED: Final = VENDOR.license(grace_s=0)
+SECOND: Final[Object] = {"license_id": identifier("lic", 2)}
 NEXT: Final = VENDOR.license(
     license_id=identifier("lic", 2), revision=2, issued_at=AT + HOUR_S, not_before_at=AT
 )
@@ -313,7 +344,75 @@ def decides() -> list[Object]:
     of_another = VENDOR.lease(LEASED, license_sha256="2" * 64)
     suspended = VENDOR.lease(LEASED, status="suspended", reason="on-hold")
     instance = {"instance_keyid": INSTANCE.keyid}
+    both, ended = VENDOR.keyset_with(2, "active"), VENDOR.keyset_with(3, "compromised")
+    stolen = VENDOR.license(by=(LICENSE_COMPROMISED,), revision=9, **SECOND)
+    old = VENDOR.license(by=(LICENSE_COMPROMISED,))
+    shared = VENDOR.license(by=(LICENSE, LICENSE_COMPROMISED), revision=9, **SECOND)
+    forged = sign(
+        structs.replace(RevocationBundle.parse(Envelope.parse(full).payload), version=2**50),
+        REVOCATION_COMPROMISED,
+    )
     return [
+        sequence(
+            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+            "A stolen license key raises the revision's floor, until the keyset ends the key.",
+            [
+                step(AT + 10, VALID, license=PLAIN, keyset=both),
+                step(AT + 20, VALID, license=stolen, keyset=both),
+                step(AT + 30, blocked("license-superseded"), license=PLAIN, keyset=both),
+                step(AT + 40, VALID, license=PLAIN, keyset=ended),
+                step(AT + 50, blocked("license-invalid"), license=stolen, keyset=ended),
+            ],
+            after={"revisions": {DEPLOYMENT: 1}},
+        ),
+        sequence(
+            "compromise.a-revision-that-another-key-vouched-for-stays",
+            "What a good key signed too was no forgery, and stays the floor.",
+            [
+                step(AT + 10, VALID, license=shared, keyset=both),
+                step(AT + 20, VALID, license=shared, keyset=ended),
+                step(AT + 30, blocked("license-superseded"), license=PLAIN, keyset=ended),
+            ],
+            after={"revisions": {DEPLOYMENT: 9}},
+        ),
+        sequence(
+            "compromise.license-and-keyset-in-either-order",
+            "A license that both keys signed counts before and after the keyset that ends one.",
+            [
+                step(AT + 10, VALID, license=PLAIN),
+                step(AT + 20, VALID, license=shared),
+                step(AT + 30, VALID, license=shared, keyset=ended),
+            ],
+        ),
+        sequence(
+            "compromise.the-fetched-license-outlives-the-file",
+            "A file whose key ended makes way for the fetched license.",
+            [
+                step(AT + 2 * HOUR_S, VALID, license=old, keyset=both),
+                step(AT + 2 * HOUR_S, VALID, license=old, fetched_license=NEXT, keyset=ended),
+                step(AT + 2 * HOUR_S, blocked("license-invalid"), license=old, keyset=ended),
+            ],
+            after={"revisions": {DEPLOYMENT: 2}},
+        ),
+        sequence(
+            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
+            "Version and entries of a forged bundle are forgotten, and genuine ones count again.",
+            [
+                step(AT + 10, VALID, license=PLAIN, bundle=lifted, keyset=both),
+                step(
+                    AT + 20, blocked("license-revoked"), license=PLAIN, bundle=forged, keyset=both
+                ),
+                step(
+                    AT + 30, blocked("license-revoked"), license=PLAIN, bundle=lifted, keyset=both
+                ),
+                step(AT + 40, VALID, license=PLAIN, bundle=lifted, keyset=ended),
+                step(
+                    AT + 50, blocked("license-revoked"), license=PLAIN, bundle=again, keyset=ended
+                ),
+            ],
+            enforced,
+            after={"bundles": {"metrum.ai": {"version": AT + 8}}},
+        ),
         sequence(
             "grace.to-the-second",
             "Grace begins with the first error after a valid license and ends to the second.",

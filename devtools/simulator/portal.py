@@ -520,7 +520,7 @@ class Simulator:
             revoked_at=self._at if self.db.revoked else None,
             is_held=self.db.held,
             latest_bundle=self.db.bundles[-1][0],
-            latest_keyset=len(self.db.keysets),
+            has_stopped_keys=False,
             keyset_sha256=None,
         )
 

@@ -31,7 +31,7 @@ from portal.db.base import Base
 from portal.db.bundles import Bundle
 from portal.db.direct import DirectStatement
 from portal.db.instances import Instance
-from portal.db.keys import KeysetVersion
+from portal.db.keys import KeysetVersion, SigningKey
 from portal.db.licenses import Hold, License
 from portal.db.types import RowNumber
 from portal.domain.leases import Head, Known, NextLease
@@ -100,8 +100,8 @@ _KNOWN: Final[dict[str, ColumnElement[Any]]] = {
         Hold.entitlement_id == _LICENSES.c.entitlement_id, Hold.lifted_at.is_(None)
     ),
     "latest_bundle": _newest(Bundle.version, Bundle.version),
-    "latest_keyset": _newest(KeysetVersion.version, KeysetVersion.version),
     "keyset_sha256": _newest(KeysetVersion.payload_sha256, KeysetVersion.version),
+    "has_stopped_keys": exists().where(SigningKey.stopped_at.is_not(None)),
 }
 """Where each fact of `Known` stands."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import func, select, update
 
 from licensing.encoding import sha256_hex
+from licensing.envelope import Envelope
 from licensing.license import Binding, Budget, LeaseTerms, RevocationTerms
 from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
@@ -32,10 +33,14 @@ from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.emails import tell_members
 from portal.services.jobs import enqueue
-from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
 
 ISSUE_LICENSE: Final = "issue-license"
 MAX_CLOCK_DIFFERENCE_S: Final = 60
+COMPROMISED: Final = "key-compromise"
+"""The cause of a license that takes the place of one whose key is compromised."""
+AFTER_COMPROMISE: Final = timedelta(days=14)
+"""How long the license before stays good then, where the new keyset has not arrived yet."""
 
 
 def request_issue(context: Context, entitlement_id: str, *, cause: str) -> License:
@@ -86,7 +91,7 @@ def _record(context: Context, action: str, license_: License, **detail: Any) -> 
 
 
 def store_intent(context: Context, license_id: str) -> License:
-    """Fix the payload and the key a license will be signed with; fixed already, change nothing.
+    """Fix the payload and the keys a license will be signed with; fixed already, change nothing.
 
     Raises:
         NotFound: no such license.
@@ -100,7 +105,8 @@ def store_intent(context: Context, license_id: str) -> License:
         return license_
     _require_sane_clock(context)
     _make_live(context, context.session.get_one(Entitlement, license_.entitlement_id))
-    signer = role_signer(context, "license")
+    if not license_.key_ids:
+        signed_by(license_, [signer.keyid for signer in role_signers(context, "license")])
     payload = _payload(context, license_, current_license(context.session, license_.deployment_id))
     raw = payload.to_bytes()
     license_.revision = payload.revision
@@ -108,7 +114,6 @@ def store_intent(context: Context, license_id: str) -> License:
     license_.mode = Mode(payload.mode)
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
-    license_.key_id = signer.keyid
     license_.issued_at = context.at.replace(microsecond=0)
     license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
     _record(
@@ -116,11 +121,38 @@ def store_intent(context: Context, license_id: str) -> License:
         "license.intended",
         license_,
         payload_sha256=license_.payload_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
         revision=license_.revision,
     )
     context.session.flush()
     return license_
+
+
+def signed_by(license_: License, keyids: Sequence[str]) -> None:
+    """Fix the keys that a license will be signed with, the newest first."""
+    license_.key_id, *others = keyids
+    license_.also_signed_by = others
+
+
+def takes_the_place_of_compromised(license_: License) -> bool:
+    """Say whether a license was issued because the key of the one before is compromised."""
+    return license_.issue_key.startswith(f"{COMPROMISED}:")
+
+
+def take_back_intent(context: Context, license_: License) -> None:
+    """Have a license that was not signed yet computed anew, and signed with other keys."""
+    record(
+        context,
+        "license.intent-taken-back",
+        "license",
+        license_.id,
+        account_id=license_.account_id,
+        payload_sha256=license_.payload_sha256,
+        key_ids=license_.key_ids,
+    )
+    license_.revision = license_.payload = license_.payload_sha256 = None
+    license_.key_id, license_.also_signed_by = None, []
+    license_.issued_at = license_.expires_at = None
 
 
 def _require_sane_clock(context: Context) -> None:
@@ -221,13 +253,14 @@ def sign_intent(context: Context, license_: License) -> bytes:
     """Sign a stored intent and verify the outcome as a router would.
 
     Raises:
-        SignerUnavailable: the chosen key cannot be used now.
+        SignerUnavailable: a chosen key cannot be used now.
         LicensingError: the signed document does not verify.
     """
-    if license_.payload is None or license_.key_id is None or license_.issued_at is None:
+    if license_.payload is None or not license_.key_ids or license_.issued_at is None:
         raise Conflict("The license has no intent to sign yet.")
-    signer = signer_of(context, license_.key_id)
-    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signer).to_bytes()
+    stopped_too = takes_the_place_of_compromised(license_)
+    signers = [signer_of(context, each, stopped_too=stopped_too) for each in license_.key_ids]
+    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signers).to_bytes()
     trust = KeysetTrust(current_keyset(context).document)
     verify_license(envelope, trust, unix(license_.issued_at))
     return envelope
@@ -237,7 +270,7 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
     """Store the verified signature and make the license visible; released already, change nothing.
 
     Raises:
-        Conflict: other bytes were released for this license.
+        Conflict: other bytes were released for this license, or its intent was taken back.
     """
     license_ = context.session.get_one(License, license_id)
     lock_deployment(context.session, license_.deployment_id)
@@ -246,6 +279,8 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         if license_.envelope != envelope:
             raise Conflict("The license was released with another signature.")
         return license_
+    if Envelope.parse(envelope).payload != license_.payload:
+        raise Conflict("The license was computed anew while it was being signed.")
     license_.envelope = envelope
     license_.file_sha256 = sha256_hex(envelope)
     license_.released_at = context.at
@@ -254,7 +289,9 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         predecessor = context.session.get_one(License, document.supersedes)
         predecessor.superseded_by = license_.id
         if predecessor.superseded_at is None:
-            predecessor.superseded_at = context.at + context.policy.overlap
+            bad = takes_the_place_of_compromised(license_)
+            overlap = AFTER_COMPROMISE if bad else context.policy.overlap
+            predecessor.superseded_at = context.at + overlap
     _record(
         context,
         "license.issued",
@@ -262,7 +299,7 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         entitlement_id=license_.entitlement_id,
         payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
     )
     deployment = context.session.get_one(Deployment, license_.deployment_id)
     tell_members(

@@ -13,6 +13,9 @@ judged in full, so that it never covers anything later in the table. It begins w
 error after a license was seen valid and ends to the second. The clock's floor is lowered only by a
 license that then serves. Facts come from verified documents only.
 
+Revisions, bundle versions and entries that only a compromised key vouched for are forgotten as soon
+as the keyset says so: a thief could have raised floors that no genuine document reaches.
+
 Times are Unix seconds.
 
 Source: "What it decides, when" of the router's design; "Verifying" of the signed documents; "The
@@ -29,7 +32,7 @@ import msgspec
 from licensing.bounds import NO_PERIODS, REJECTED, excess
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
-from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid, RolledBack
+from licensing.errors import KeyNotValid, LicensingError, MalformedEnvelope, NotYetValid, RolledBack
 from licensing.lease import Lease
 from licensing.license import Budget, License, Limits
 from licensing.names import CODES
@@ -153,7 +156,7 @@ class _Failure:
 
 
 @dataclass(frozen=True)
-class _RememberedTrust:
+class RememberedTrust:
     """Stands in for a keyset that was never readable, for what was verified before.
 
     The state's HMAC holds the license since, and the hash of the bundle.
@@ -162,13 +165,16 @@ class _RememberedTrust:
     issuer: str
     version: int | None = None
 
-    def find(self, _keyid: str, role: str) -> "_RememberedTrust | None":
+    def find(self, _keyid: str, role: str) -> "RememberedTrust | None":
+        """Return itself for the roles whose documents the state remembers."""
         return self if role in ("license", "revocation") else None
 
     def verify(self, _sig: bytes, _message: bytes) -> bool:
+        """Say yes: it was verified before."""
         return True
 
     def covers(self, _issued_at: int) -> bool:
+        """Say yes: it was verified before."""
         return True
 
 
@@ -262,7 +268,10 @@ def _unread(case: _Case) -> _Case:
     """Have the license judged, or say why none can be read."""
     seen = case.seen
     if isinstance(seen.trust, KeysetTrust):
-        case = replace(case, state=case.state.document_seen(seen.trust.keyset.issued_at))
+        state = case.state.document_seen(seen.trust.keyset.issued_at)
+        if seen.keyset_readable:
+            state = state.forgetting(seen.trust.keyset.compromised)
+        case = replace(case, state=state)
     missing = _Failure("license-missing", MISSING) if seen.license is None else None
     if seen.keyset_error is not None:
         refused = Check(0, "keyset-file", seen.keyset_error)
@@ -293,11 +302,20 @@ def _chosen(seen: Evidence, trust: Trust, fingerprint: str) -> bytes | None:
         return seen.license
     if file.verified is None:
         unread = seen.license is None or isinstance(file.error, MalformedEnvelope)
-        return seen.fetched_license if unread else seen.license
+        outlived = _is_outlived(seen.license, file, fetched.verified.document)
+        return seen.fetched_license if unread or outlived else seen.license
     ours, theirs = file.verified.document, fetched.verified.document
     newer = theirs.revision > ours.revision or not file.fits
     same = ours.deployment_id == theirs.deployment_id
     return seen.fetched_license if same and newer else seen.license
+
+
+def _is_outlived(data: bytes | None, file: Report, fetched: License) -> bool:
+    """Say whether a file fails for its key alone, and the fetched license comes after it."""
+    if data is None or not isinstance(file.error, KeyNotValid):
+        return False
+    ours = License.parse(Envelope.parse(data).payload)
+    return ours.deployment_id == fetched.deployment_id and ours.revision <= fetched.revision
 
 
 def _grace(case: _Case) -> _Case:
@@ -316,7 +334,7 @@ def _grace(case: _Case) -> _Case:
         case,
         state=state,
         data=held.data,
-        report=case.examine(held.data, case.seen.trust or _RememberedTrust(known.iss)),
+        report=case.examine(held.data, case.seen.trust or RememberedTrust(known.iss)),
         grace=GraceFacts(began_at, began_at + lasts_s, case.unread.code),
     )
 
@@ -343,7 +361,10 @@ def _judged(case: _Case) -> _Case:
     if case.unread is not None and (case.grace is None or now >= case.grace.ends_at):
         return replace(case, stop=case.unread)
     if report.verified is not None and report.bundle is not None:
-        state = state.bundle_seen(report.bundle.iss, report.memory)
+        # An older bundle than the one that is remembered vouches for nothing new.
+        newest = report.bundle.version == report.memory.version
+        vouched_by = report.bundle_keyids if newest else ()
+        state = state.bundle_seen(report.bundle.iss, report.memory, vouched_by=vouched_by)
         case = replace(case, state=state.document_seen(report.bundle.issued_at))
     if report.error is not None:
         failure = _Failure.of(report.error)
@@ -459,7 +480,8 @@ def _serving(case: _Case) -> tuple[Decision, State]:
         warnings=tuple(warnings),
         license=license_,
     )
-    state = case.state.license_verified(document).serving(terms, document.revision, now)
+    state = case.state.license_verified(document)
+    state = state.serving(terms, document.revision, now, vouched_by=license_.keyids)
     if effect.budget is not None:
         state = state.budget_serves(document, effect.budget.budget_id, now)
     return decision, state

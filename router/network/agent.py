@@ -21,7 +21,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
-from licensing.verify import Trust, Verified, examine_license, verify_lease
+from licensing.verify import KeysetTrust, Trust, Verified, examine_license, verify_lease
 from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.lease.identity import Identity, load_identity, make_identity
@@ -391,6 +391,15 @@ def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
         raise Unreachable(f"the answer is not a lease: {error.detail}") from error
 
 
+def _is_disowned(envelope: Envelope, grounds: Grounds) -> bool:
+    """Say whether only compromised keys vouch for a lease: then nothing has to continue it."""
+    trust = grounds.trust
+    if not isinstance(trust, KeysetTrust):
+        return False
+    known = {each.keyid for each in envelope.signatures if trust.find(each.keyid, "lease")}
+    return bool(known) and known <= trust.keyset.compromised
+
+
 def accept_lease(
     envelope: Envelope, grounds: Grounds, keyid: str, state: LeaseState, *, fresh: bool
 ) -> Verified[Lease]:
@@ -415,7 +424,7 @@ def accept_lease(
         ),
     ]
     held, held_envelope = state.held(), state.envelope()
-    if held is not None and held_envelope is not None:
+    if held is not None and held_envelope is not None and not _is_disowned(held_envelope, grounds):
         continues = (
             lease.prev_sha256 == sha256_hex(held_envelope.payload)
             or lease.clone_warning is True

@@ -70,6 +70,10 @@ WRONG = {
             "bundle.effective-later",
             "lease.period-budgets",
             "lease.period-budgets-joined-late",
+            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
+            "compromise.a-revision-that-another-key-vouched-for-stays",
+            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+            "compromise.the-fetched-license-outlives-the-file",
             "state.before",
         },
     ),
@@ -109,6 +113,16 @@ WRONG = {
     "it renews at the window's begin": (
         "c.ANSWERS['renewal_moment'] = lambda r: {'moment': 1800000000 + 8 * 3600}",
         {"moment.inside-the-window", "moment.a-window-of-one-second"},
+    ),
+    "it never forgets": (
+        (
+            "from router.state.store import State\n"
+            "State.forgetting = lambda state, compromised: state"
+        ),
+        {
+            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
+            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+        },
     ),
 }
 

@@ -149,7 +149,7 @@ def verified(document: InstanceDocument, keyid: str) -> Verified[Any]:
     """Return a request as it stands once its signature was found right."""
     payload = document.to_bytes()
     return Verified(
-        document, Envelope(payload, document.PAYLOAD_TYPE, ()), keyid, sha256_hex(payload)
+        document, Envelope(payload, document.PAYLOAD_TYPE, ()), (keyid,), sha256_hex(payload)
     )
 
 
@@ -205,7 +205,7 @@ class Chains:
             "revoked_at": None,
             "is_held": False,
             "latest_bundle": 7,
-            "latest_keyset": 1,
+            "has_stopped_keys": False,
             "keyset_sha256": "5" * 64,
         }
         return Known(**{**values, **self.changes, **changes})
@@ -524,7 +524,7 @@ def beyond(chains: Chains, decided: NextLease) -> str | None:
     """Return what a router would refuse a lease for."""
     payload = chains.license.to_bytes()
     envelope = Envelope(payload, License.PAYLOAD_TYPE, ())
-    license_ = Verified(chains.license, envelope, "0" * 64, sha256_hex(payload))
+    license_ = Verified(chains.license, envelope, ("0" * 64,), sha256_hex(payload))
     assert decided.lease.license_sha256 == license_.payload_sha256
     return excess(decided.lease, license_, int(chains.at.timestamp()))
 

@@ -259,7 +259,7 @@ def altered(site: Site, role: str = "lease", **changes: Any) -> Fault:
         response = passing.forward()
         lease = Lease.parse(Envelope.parse(response.get_data()).payload)
         forged = msgspec.structs.replace(lease, **changes)
-        envelope = sign_payload(forged.to_bytes(), Lease.PAYLOAD_TYPE, signer_of(site, role))
+        envelope = sign_payload(forged.to_bytes(), Lease.PAYLOAD_TYPE, (signer_of(site, role),))
         response.set_data(envelope.to_bytes())
         return response
 
@@ -356,7 +356,7 @@ def test_a_strangers_lease_is_not_installed(site: Site) -> None:
         response = passing.forward()
         payload = Envelope.parse(response.get_data()).payload
         stranger = MemorySigner(b"a stranger")
-        response.set_data(sign_payload(payload, Lease.PAYLOAD_TYPE, stranger).to_bytes())
+        response.set_data(sign_payload(payload, Lease.PAYLOAD_TYPE, (stranger,)).to_bytes())
         return response
 
     site.network.faults.append(forge)
@@ -415,7 +415,6 @@ def test_a_second_process_is_kept_out(site: Site, tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
-            check=False,
             timeout=60,
         )
     assert ended.returncode == 1

@@ -420,3 +420,63 @@ def test_each_issuer_has_its_bundle() -> None:
     state = State().bundle_seen("other", memory)
     assert state.floors(DEPLOYMENT, "other").bundle == memory
     assert state.floors(DEPLOYMENT, ISSUER).bundle == NO_BUNDLE
+
+
+# A compromised key
+
+
+GOOD, BAD = "a" * 64, "b" * 64
+
+
+def test_revisions_that_only_a_compromised_key_vouched_for_are_forgotten() -> None:
+    state = State().serving(TERMS, 3, AT, vouched_by=(GOOD,))
+    state = state.serving(TERMS, 900, AT, vouched_by=(BAD,))
+    assert state.floors(DEPLOYMENT, ISSUER).revision == 900
+    after = state.forgetting(frozenset({BAD}))
+    assert after.floors(DEPLOYMENT, ISSUER).revision == 3
+    assert after.forgetting(frozenset({BAD})) is after
+    assert after.forgetting(frozenset({GOOD})).floors(DEPLOYMENT, ISSUER).revision == 0
+
+
+def test_what_two_keys_vouched_for_stays_while_one_of_them_counts() -> None:
+    state = State().serving(TERMS, 3, AT, vouched_by=(GOOD, BAD))
+    assert state.forgetting(frozenset({BAD})).floors(DEPLOYMENT, ISSUER).revision == 3
+    assert state.forgetting(frozenset({BAD})).budgets == state.budgets
+
+
+def test_a_state_from_before_keys_were_noted_keeps_its_floors() -> None:
+    memory = NO_BUNDLE.seen(bundle_of(7), "c" * 64, LICENSE)
+    state = State(revisions={DEPLOYMENT: 5}, bundles={ISSUER: memory})
+    assert state.forgetting(frozenset({BAD})) is state
+
+
+def test_bundles_that_only_a_compromised_key_vouched_for_are_forgotten() -> None:
+    genuine = NO_BUNDLE.seen(bundle_of(7), "c" * 64, LICENSE)
+    forged = genuine.seen(bundle_of(2**40, entry(LICENSE)), "d" * 64, LICENSE)
+    state = State().bundle_seen(ISSUER, genuine, vouched_by=(GOOD,))
+    state = state.bundle_seen(ISSUER, forged, vouched_by=(BAD,))
+    assert state.floors(DEPLOYMENT, ISSUER).bundle == forged
+    assert state.forgetting(frozenset({BAD})).floors(DEPLOYMENT, ISSUER).bundle == genuine
+    both = state.forgetting(frozenset({GOOD, BAD}))
+    assert both.floors(DEPLOYMENT, ISSUER).bundle == NO_BUNDLE
+
+
+def test_what_each_key_vouched_for_outlives_the_process(path: Path) -> None:
+    with StateFile(path) as file:
+        file.open()
+        file.write(file.state.serving(TERMS, 3, AT, vouched_by=(GOOD, BAD)))
+    with StateFile(path) as file:
+        assert file.open().vouched.revisions == {DEPLOYMENT: {GOOD: 3, BAD: 3}}
+
+
+def bundle_of(version: int, *entries: Any) -> RevocationBundle:
+    """Return a bundle of a version; issued then, or when others were."""
+    return RevocationBundle(
+        typ=RevocationBundle.TYP,
+        iss=ISSUER,
+        product="genai-smart-router",
+        issued_at=min(version, AT),
+        version=version,
+        expires_at=AT + 35 * DAY_S,
+        entries=entries,
+    )
