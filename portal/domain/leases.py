@@ -394,11 +394,12 @@ def budget_share(
     """Return how many tokens in all this instance may use of a budget.
 
     That is what it used, and its share of what is left: one part in `slots`. What others may still
-    use under the leases they hold is not given twice, so all together stay within `total`.
+    use under the leases they hold is not given twice, so all together stay within `total`. No lease
+    says more than `total`, whatever was used: a router refuses one that does.
     """
     left = max(0, total - used - used_by_others)
     free = max(0, total - used - max(granted_to_others, used_by_others))
-    return used + min(free, -(-left // max(1, slots)))
+    return min(total, used + min(free, -(-left // max(1, slots))))
 
 
 class _Usage(NamedTuple):

@@ -22,7 +22,6 @@ Source: "What it decides, when" of the router's design; "Verifying" of the signe
 router" and "Time" of the lease protocol.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from licensing.bounds import NO_PERIODS, REJECTED, excess
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.errors import KeyNotValid, LicensingError, MalformedEnvelope, NotYetValid, RolledBack
@@ -386,7 +386,8 @@ def _leased(case: _Case) -> _Case:
     license_, now = case.report.require(), case.seen.now
     if license_.document.mode != "lease":
         return case
-    lease = _held_lease(license_, case.seen)
+    periods = case.state.periods.get(license_.document.deployment_id, NO_PERIODS)
+    lease = _held_lease(license_, case.seen, periods)
     if isinstance(lease, _Failure):
         return replace(case, stop=lease)
     case = replace(case, lease=lease, state=case.state.document_seen(lease.issued_at))
@@ -396,7 +397,9 @@ def _leased(case: _Case) -> _Case:
     return replace(case, stop=_Failure(code, f"lease-{lease.status}"))
 
 
-def _held_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure:
+def _held_lease(
+    license_: Verified[License], seen: Evidence, periods: Mapping[str, int]
+) -> Lease | _Failure:
     """Return the held lease if it counts for this license, whatever it says."""
     required = "license-lease-required"
     if seen.lease is None or seen.lease_problem is not None:
@@ -409,11 +412,19 @@ def _held_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure
         ).document
     except LicensingError as error:
         return _Failure(required, error.code)
+    misfit = _misfit(lease, license_, seen.now, periods)
+    return lease if misfit is None else _Failure(required, misfit)
+
+
+def _misfit(
+    lease: Lease, license_: Verified[License], now: int, periods: Mapping[str, int]
+) -> str | None:
+    """Return why a genuine lease of this instance does not count for this license."""
     if lease.deployment_id != license_.document.deployment_id:
-        return _Failure(required, "lease-of-another-deployment")
+        return "lease-of-another-deployment"
     if license_.document.revision < lease.license_revision:
-        return _Failure(required, "lease-of-a-later-revision")
-    return lease
+        return "lease-of-a-later-revision"
+    return None if excess(lease, license_, now, periods) is None else REJECTED
 
 
 # What comes of it
@@ -470,7 +481,10 @@ def _serving(case: _Case) -> tuple[Decision, State]:
         license=license_,
     )
     state = case.state.license_verified(document)
-    return decision, state.serving(terms, document.revision, now, vouched_by=license_.keyids)
+    state = state.serving(terms, document.revision, now, vouched_by=license_.keyids)
+    if effect.budget is not None:
+        state = state.budget_serves(document, effect.budget.budget_id, now)
+    return decision, state
 
 
 @dataclass(frozen=True)
@@ -483,28 +497,17 @@ class _Effect:
 
 
 def _in_effect(license_: License, lease: Lease | None = None) -> _Effect:
-    """Return what the license grants, narrowed by a lease that was made for it."""
-    features, limits, budget = frozenset(license_.features), license_.limits, license_.budget
+    """Return what the license grants, narrowed by a lease that was made for it.
+
+    The lease keeps within its license (`licensing.bounds`), so what it says is the smaller.
+    """
+    features, limits, budget = license_.features, license_.limits, license_.budget
     if lease is not None:
-        if lease.features is not None:
-            features &= frozenset(lease.features)
-        if lease.limits is not None:
-            limits = _smaller(limits, lease.limits)
+        features = features if lease.features is None else lease.features
+        narrowed = {} if lease.limits is None else msgspec.to_builtins(lease.limits)
+        limits = msgspec.structs.replace(limits, **narrowed)
         budget = lease.budget or budget
-    return _Effect(features, limits, budget)
-
-
-def _smaller(ours: Limits, theirs: Limits) -> Limits:
-    """Return the smaller of each limit; of two windows, the one with fewer tokens a second."""
-
-    def rate(limits: Limits) -> float:
-        return (limits.tokens_per_window or math.inf) / (limits.window_s or 1)
-
-    bounds = {}
-    for name in ("max_concurrency", "max_instances", "max_seats"):
-        given = [each for each in (getattr(ours, name), getattr(theirs, name)) if each is not None]
-        bounds[name] = min(given, default=None)
-    return msgspec.structs.replace(min(ours, theirs, key=rate), **bounds)
+    return _Effect(frozenset(features), limits, budget)
 
 
 def _facts(license_: Verified[License], effect: _Effect, *, grace: bool) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ Source: "The router" and "Times" of the lease protocol.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -132,6 +132,7 @@ class Renewal:
             now,
             bundle_version=self._bundle_version(license_.document),
             usage=self._usage(license_),
+            periods=self._periods(license_.document),
             clock=self._clock,
         )
         why = decision.cause
@@ -167,6 +168,10 @@ class Renewal:
         if state is None:
             return None
         return usage_of(state, license_, None if leased is None else leased.held())
+
+    def _periods(self, license_: License) -> Mapping[str, int]:
+        state = self._guard.state
+        return {} if state is None else state.periods.get(license_.deployment_id, {})
 
     def _bundle_version(self, license_: License) -> int:
         state = self._guard.state

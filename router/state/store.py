@@ -45,7 +45,8 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from licensing.document import Count, Sha256, UnixTime
+from licensing.bounds import periods_with
+from licensing.document import BudgetId, Count, Sha256, UnixTime
 from licensing.encoding import b64decode, b64encode, parse_json
 from licensing.errors import LicensingError
 from licensing.license import License
@@ -151,6 +152,8 @@ class State(Fact, frozen=True, kw_only=True):
     grace: Grace | None = None
     last_valid: LastValid | None = None
     budgets: Budgets = Budgets()
+    periods: dict[str, dict[BudgetId, UnixTime]] = msgspec.field(default_factory=dict)
+    """Since when each period budget of a lease has been in use, by deployment id."""
     journal: Head = Head()
 
     def floors(self, deployment_id: str, issuer: str) -> Floors:
@@ -195,6 +198,14 @@ class State(Fact, frozen=True, kw_only=True):
             vouched=msgspec.structs.replace(self.vouched, revisions=vouched),
             budgets=self.budgets.serving(terms),
         ).now_seen(now)
+
+    def budget_serves(self, license_: License, budget_id: str, now: int) -> "State":
+        """A budget serves under a license; where it is a period's, it is known since when."""
+        held = self.periods.get(license_.deployment_id, {})
+        known = periods_with(held, license_, budget_id, now)
+        if known == held:
+            return self
+        return self._with(periods={**self.periods, license_.deployment_id: dict(known)})
 
     def now_seen(self, now: int) -> "State":
         """The router serves at this instant."""

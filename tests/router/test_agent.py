@@ -18,6 +18,7 @@ from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
+from licensing.license import Budget, Limits
 from portal.db.instances import Instance
 from portal.db.leases import Lease as LeaseRow
 from portal.services.keys import sign_payload
@@ -272,6 +273,19 @@ NOT_INSTALLED: dict[str, tuple[dict[str, Any], str]] = {
     "not above the one at hand": ({"seq": 2}, "lease-rejected"),
     "below the one at hand": ({"seq": 1, "prev_sha256": "0" * 64}, "lease-rejected"),
     "not a continuation": ({"prev_sha256": "a" * 64}, "lease-rejected"),
+    "longer than its license": ({"grace_until_at": 2**40}, "lease-rejected"),
+    "with a feature more": ({"features": ("zero_gravity",)}, "lease-rejected"),
+    "with a wider limit": ({"limits": Limits(max_instances=101)}, "lease-rejected"),
+    "with what another budget has left": (
+        {
+            "budget": Budget(
+                budget_id=identifier("bud", 1),
+                tokens_total=1,
+                carry_over_from=identifier("bud", 2),
+            )
+        },
+        "lease-rejected",
+    ),
     "for another product": ({"product": "other"}, "wrong-product"),
     "signed by another role": ({"role": "license"}, "untrusted-key"),
 }
@@ -401,6 +415,7 @@ def test_a_second_process_is_kept_out(site: Site, tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
+            check=False,
             timeout=60,
         )
     assert ended.returncode == 1

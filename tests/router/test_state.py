@@ -67,6 +67,7 @@ def full(state: State) -> State:
     state = state.license_valid(Vendor().license(), AT).grace_begun(AT + 5, "malformed-envelope")
     state = state.serving(TERMS, 3, AT).keyset_seen(ISSUER, 4)
     state = state.bundle_seen(ISSUER, NO_BUNDLE.seen(bundle, "a" * 64, LICENSE))
+    state = state.budget_serves(PERIODIC, identifier("bud", 7), AT)
     budgets = state.budgets.reserve("r1", TERMS, 10, AT).reserve("r2", TERMS, 5, AT)
     return msgspec.structs.replace(state, budgets=budgets.settle("r1", 7, AT))
 
@@ -88,6 +89,10 @@ def licensed(**changes: Any) -> License:
     """Return a license."""
     vendor = Vendor()
     return vendor.verified(vendor.license(**changes)).document
+
+
+OWN = Budget(budget_id=identifier("bud", 1), tokens_total=100)
+PERIODIC = licensed(budget=OWN, ext={"budget_period_s": DAY_S})
 
 
 def test_a_first_boot_makes_private_files(path: Path) -> None:
@@ -370,6 +375,7 @@ def test_nothing_new_is_the_same_state() -> None:
     assert state.serving(TERMS, 3, AT) is state
     assert state.grace_begun(AT + 99, "license-missing") is state
     assert state.keyset_seen(ISSUER, 4) is state
+    assert state.budget_serves(PERIODIC, identifier("bud", 7), AT + 99) is state
 
 
 def test_an_anchor_mends_a_clock_that_ran_ahead() -> None:
@@ -395,6 +401,18 @@ def test_grace_goes_on_from_where_it_began() -> None:
     assert (state.grace.began_at, state.grace.reason) == (AT + 1, "license-missing")
     state = state.license_valid(b"license", AT + 60)
     assert state.grace is None
+
+
+def test_period_budgets_are_known_by_deployment() -> None:
+    second, third = identifier("bud", 2), identifier("bud", 3)
+    state = State().budget_serves(PERIODIC, second, AT).budget_serves(PERIODIC, third, AT)
+    assert state.periods == {DEPLOYMENT: {second: ISSUED_AT, third: AT}}
+    assert state.budget_serves(PERIODIC, OWN.budget_id, AT + 1) is state
+    assert state.budget_serves(licensed(budget=OWN), identifier("bud", 4), AT) is state
+    elsewhere = msgspec.structs.replace(PERIODIC, deployment_id=identifier("dep", 2))
+    state = state.budget_serves(elsewhere, third, AT + 1)
+    assert state.periods[identifier("dep", 2)] == {third: ISSUED_AT}
+    assert state.periods[DEPLOYMENT] == {second: ISSUED_AT, third: AT}
 
 
 def test_each_issuer_has_its_bundle() -> None:
