@@ -415,7 +415,6 @@ def test_a_second_process_is_kept_out(site: Site, tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
-            check=False,
             timeout=60,
         )
     assert ended.returncode == 1
