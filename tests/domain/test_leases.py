@@ -524,7 +524,7 @@ def beyond(chains: Chains, decided: NextLease) -> str | None:
     """Return what a router would refuse a lease for."""
     payload = chains.license.to_bytes()
     envelope = Envelope(payload, License.PAYLOAD_TYPE, ())
-    license_ = Verified(chains.license, envelope, "0" * 64, sha256_hex(payload))
+    license_ = Verified(chains.license, envelope, ("0" * 64,), sha256_hex(payload))
     assert decided.lease.license_sha256 == license_.payload_sha256
     return excess(decided.lease, license_, int(chains.at.timestamp()))
 

@@ -21,7 +21,7 @@ from portal.domain.requests import Audience, RequestKind, RequestState
 from portal.domain.roles import account_permissions
 from portal.domain.terms import Mode
 from portal.services.context import Actor, Policy, Transactions
-from portal.services.licenses import ISSUE_LICENSE
+from portal.services.lines import ISSUE_LICENSE
 from portal.services.requests import (
     Ask,
     account_request,
