@@ -4,8 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARALLEL := -n 2 --dist loadgroup
+FAST := $(addprefix tests/,architecture conformance docs domain gateways jobs licensing router services)
 
-.PHONY: setup run test check bench assets totp asvs audit schemas vectors router-release router-bench
+.PHONY: setup run test test-fast prove test-programs check bench assets totp asvs audit schemas vectors router-release router-bench
 
 setup: $(STAMP)
 
@@ -16,10 +18,21 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml devtools/setup/en
 run: setup
 	@exec $(BIN)/python -m devtools.run
 
-test: check
+test: check test-programs
+	$(BIN)/pytest $(PARALLEL)
+
+# Everything that `make test` takes a fixed spread of: each kill point, each byte, long property runs.
+prove: check test-programs
+	@began=$$(date +%s); PROVE=1 $(BIN)/pytest $(PARALLEL) && \
+		echo "make prove: all of it holds; it took $$(( ($$(date +%s) - began) / 60 )) minutes"
+
+# What is quick: no browser, no server, SQLite alone.
+test-fast: setup
+	$(BIN)/pytest $(PARALLEL) -m "not slow" -k "not postgresql" $(FAST)
+
+test-programs: setup
 	@PYTHON="$(abspath $(BIN)/python)" sh devtools/setup/test-programs.sh
-	@$(BIN)/python -m devtools.release --only-download
-	$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m devtools.distribution --only-download
 
 check: setup
 	$(BIN)/ruff check .
@@ -52,7 +65,7 @@ vectors: setup
 	$(BIN)/python -m devtools.sequences
 
 router-release: setup
-	@$(BIN)/python -m devtools.release $(if $(KEYSET),--keyset "$(KEYSET)")
+	@$(BIN)/python -m devtools.distribution $(if $(KEYSET),--keyset "$(KEYSET)")
 
 router-bench: setup
 	@$(BIN)/python -m devtools.router_bench

@@ -1,1 +1,1 @@
-"""What only development needs."""
+"""Tools that only development needs."""

@@ -1,4 +1,4 @@
-"""Write docs/contributing/access.md: who may use which route, from the URL map and the roles."""
+"""Writes docs/contributing/access.md: who may use which route, from the URL map and the roles."""
 
 import secrets
 import sys
@@ -35,7 +35,7 @@ def rules_of(application: Application) -> list[tuple[UrlRule, Rule | None]]:
 
 
 def access_matrix(application: Application) -> str:
-    """Return the page: one row for each route, with the roles that get in."""
+    """Return the page: one row for each route, with the roles that may use it."""
     lines = [INTRODUCTION, "| route | methods | who |", "|---|---|---|"]
     for rule, access in sorted(rules_of(application), key=lambda each: each[0].rule):
         assert access is not None, f"{rule.rule} states no rule"
@@ -46,7 +46,7 @@ def access_matrix(application: Application) -> str:
 
 
 def who(access: Rule) -> str:
-    """Say who gets in by a rule."""
+    """Return in words who may use a route with this rule."""
     fresh = ", re-authenticated within 15 minutes" if access.fresh else ""
     if access.kind in ("account", "staff"):
         roles = ACCOUNT_ROLES if access.kind == "account" else STAFF_ROLES
@@ -54,8 +54,8 @@ def who(access: Rule) -> str:
         return f"{access.kind}: {', '.join(named)}{fresh}"
     words = {
         "public": "everybody",
-        "machine": "programs, by what they signed",
-        "pending": "signed in, second factor may be owed",
+        "machine": "programs, by their signatures",
+        "pending": "anybody signed in, even before the second factor",
         "signed-in": "anybody signed in",
     }
     return words[access.kind] + fresh
@@ -65,7 +65,7 @@ def main() -> int:
     """Write the page."""
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings({"PORTAL_DATA_DIR": directory})
-        # Only the URL map is read: no request is answered.
+        # Only the URL map is read; no request is answered.
         transactions = Transactions(
             Database(make_engine("sqlite://")),
             cast(Ports, _OnlyClock()),

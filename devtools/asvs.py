@@ -1,6 +1,6 @@
-"""`make asvs`: which ASVS requirements have which tests, by their marks.
+"""`make asvs`: lists the tests that are marked as evidence for each ASVS requirement.
 
-The requirements this project answers for are the headings of docs/contributing/asvs.md.
+The requirements are the rows of docs/contributing/asvs.md.
 """
 
 import ast
@@ -16,12 +16,12 @@ _ROW = re.compile(r"^\| (\d+\.\d+\.\d+) \| (.+) \|$", re.MULTILINE)
 
 
 def claimed() -> dict[str, str]:
-    """Return the requirements of the page, with what is done for each."""
+    """Return the requirements on the page, by number."""
     return dict(_ROW.findall(CLAIMS.read_text()))
 
 
 def marked(tests: Path = ROOT / "tests") -> dict[str, list[str]]:
-    """Return the tests that carry each requirement's mark, as `path::name`."""
+    """Return the tests marked with each requirement, as `path::name`."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(tests.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -42,7 +42,7 @@ def _order(requirement: str) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """Print the table; 1 when a requirement of the page has no test."""
+    """Print the table; return 1 if a requirement on the page has no test."""
     claims, tests = claimed(), marked()
     for requirement in sorted(claims.keys() | tests.keys(), key=_order):
         print(f"{requirement:8} {claims.get(requirement, 'not on the page')}")

@@ -1,7 +1,7 @@
-"""`make audit`: known vulnerabilities of the locked versions, by pip-audit.
+"""`make audit`: looks up known vulnerabilities of the locked versions with pip-audit.
 
-What could not be checked is no good news: exit 0 only when every locked package was looked up and
-none is known to be vulnerable; 1 when one is; 2 when one could not be checked.
+A package that could not be checked is not a success. Exits 0 only if every locked package was
+looked up and none is known to be vulnerable, 1 if one is, and 2 if one could not be checked.
 """
 
 import json
@@ -20,17 +20,17 @@ VULNERABLE, UNCHECKED = 1, 2
 
 
 def locked(text: str) -> set[str]:
-    """Return the packages of a locked requirements file, as `name==version`."""
+    """Return the packages in a locked requirements file, as `name==version`."""
     return set(re.findall(r"^[a-z0-9.-]+==[^\s;\\]+", text, re.MULTILINE))
 
 
 def judge(wanted: set[str], report: str) -> tuple[int, list[str]]:
-    """Return the exit code and what to say, by pip-audit's report."""
+    """Return the exit code and the lines to print for pip-audit's report."""
     try:
         dependencies = json.loads(report)["dependencies"]
         checked = {f"{each['name']}=={each['version']}" for each in dependencies if "vulns" in each}
         found = [
-            f"{each['name']} {each['version']}: {vulnerability['id']}, mended in "
+            f"{each['name']} {each['version']}: {vulnerability['id']}, fixed in "
             f"{', '.join(vulnerability['fix_versions']) or 'no version yet'}"
             for each in dependencies
             for vulnerability in each.get("vulns", ())
@@ -47,7 +47,7 @@ def judge(wanted: set[str], report: str) -> tuple[int, list[str]]:
 
 def main() -> int:
     """Run pip-audit and judge its report."""
-    ran = subprocess.run(COMMAND, capture_output=True, text=True)
+    ran = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
     status, lines = judge(locked(LOCKED.read_text()), ran.stdout)
     if status == UNCHECKED:
         lines += ran.stderr.strip().splitlines()[-1:]

@@ -1,8 +1,8 @@
-"""Run all vectors against any implementation: `python -m devtools.conformance -- PROGRAM ARGS…`.
+"""Runs all vectors against any implementation: `python -m devtools.conformance -- PROGRAM ARGS…`.
 
-The program reads one JSON request a line and answers one JSON object a line; what they hold is in
-`docs/router-authors/command-line.md`. Exits 1 when an answer differs, or the program dies, hangs or
-answers nonsense, and says at which vector.
+The program reads one JSON request a line and answers one JSON object a line;
+`docs/router-authors/command-line.md` describes them. Exits 1 and names the vector if an answer
+differs, or the program dies, hangs or answers nonsense.
 """
 
 import argparse
@@ -23,19 +23,19 @@ Object = dict[str, Any]
 
 
 class Broken(Exception):
-    """The program does not answer."""
+    """The program does not give a usable answer."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A vector that came out otherwise."""
+    """A vector with an unexpected result."""
 
     name: str
     detail: str
 
 
 class Program:
-    """An implementation, as a process."""
+    """An implementation, running as a process."""
 
     def __init__(self, command: list[str], answer_s: float) -> None:
         self._answer_s = answer_s
@@ -52,7 +52,7 @@ class Program:
         """Send one request and return its answer.
 
         Raises:
-            Broken: it died, hangs, or answered something else.
+            Broken: the program died, hangs, or answered something else.
         """
         self._number += 1
         assert self._process.stdin is not None
@@ -60,12 +60,12 @@ class Program:
             self._process.stdin.write(json.dumps({"id": self._number, **request}).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise Broken("it ended before it was asked") from error
+            raise Broken("it ended before the request was sent") from error
         line = self._line()
         try:
             answer = json.loads(line)
         except ValueError as error:
-            raise Broken(f"it answered no JSON: {line[:200]!r}") from error
+            raise Broken(f"its answer is not JSON: {line[:200]!r}") from error
         if not isinstance(answer, dict) or answer.get("id") != self._number:
             raise Broken(f"it answered another request: {line[:200]!r}")
         return answer
@@ -84,13 +84,13 @@ class Program:
         return line
 
     def close(self) -> None:
-        """End it."""
+        """End the program."""
         self._process.kill()
         self._process.communicate()
 
 
 def differs(expected: Any, found: Any, where: str = "") -> str | None:
-    """Say where something differs; only what is expected is compared."""
+    """Return where the answer differs, or None; only expected members are compared."""
     if isinstance(expected, dict):
         if not isinstance(found, dict):
             return f"{where or 'answer'} is {found!r}"
@@ -107,7 +107,7 @@ def differs(expected: Any, found: Any, where: str = "") -> str | None:
 
 
 def documents() -> Iterator[tuple[str, Object, Object]]:
-    """Yield name, request and expected answer of each vector that has no state."""
+    """Yield name, request and expected answer of each vector without state."""
     for path in sorted(VECTORS.glob("*.json")):
         value = json.loads(path.read_bytes())
         for group in value.get("groups", []):
@@ -124,7 +124,7 @@ def documents() -> Iterator[tuple[str, Object, Object]]:
 
 
 def run_sequence(program: Program, sequence: Object) -> str | None:
-    """Run one stateful vector; return what came out otherwise."""
+    """Run one stateful vector; return what differs, or None."""
     rest = ("sequence_id", "comment", "steps", "state_before", "state_after", "expect")
     common = {name: value for name, value in sequence.items() if name not in rest}
     if "steps" not in sequence:
@@ -148,7 +148,7 @@ def _compare(answer: Object, expected: Object, where: str) -> str | None:
 
 
 def run(command: list[str], answer_s: float = ANSWER_S) -> tuple[int, list[Failure]]:
-    """Run everything; return how many vectors there are, and those that failed.
+    """Run all vectors; return how many there are, and those that failed.
 
     Raises:
         Broken: the program cannot be started.
@@ -175,10 +175,12 @@ def run(command: list[str], answer_s: float = ANSWER_S) -> tuple[int, list[Failu
 
 
 def main() -> int:
-    """Run and report."""
+    """Run all vectors and report."""
     parser = argparse.ArgumentParser(prog="python -m devtools.conformance", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--answer-s", type=float, default=ANSWER_S, help="how long to wait for one")
+    parser.add_argument(
+        "--answer-s", type=float, default=ANSWER_S, help="seconds to wait for an answer"
+    )
     parser.add_argument("program", nargs="+", metavar="PROGRAM", help="after --")
     options = parser.parse_args()
     try:

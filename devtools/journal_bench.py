@@ -1,9 +1,9 @@
-"""What group commit is worth: the same reservations one after another, and by many callers at once.
+"""Measures group commit: the same reservations one after another, and by many callers at once.
 
     python -m devtools.journal_bench [--records 2000] [--callers 64] [--directory DIR]
 
-Both run in this process, on the same disk, in turns. The ratio is the result; times are only as
-good as the machine is quiet.
+Both run in this process, on the same disk, in turn. The ratio is the result; the times themselves
+depend on how busy the machine is.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from licensing.license import Budget
-from router.budgets import Terms
-from router.journal import Journal
-from router.state import StateFile
+from router.state.budgets import Terms
+from router.state.journal import Journal
+from router.state.store import StateFile
 
 AT = 1_795_000_000
 TERMS = Terms(
@@ -27,19 +27,19 @@ ROUNDS = 3
 
 
 class Syncs:
-    """Counts, and syncs for real."""
+    """Counts syncs, and does them."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, descriptor: int) -> None:
-        """Sync."""
+        """Sync a file."""
         self.count += 1
         os.fsync(descriptor)
 
 
 async def spend(directory: Path, records: int, callers: int) -> tuple[float, int]:
-    """Reserve and settle; return seconds and the number of syncs. Each pair is two records."""
+    """Reserve and settle, two records each time; return the seconds and the number of syncs."""
     syncs = Syncs()
     with StateFile(directory / "license-state.json") as file:
         file.open()
@@ -61,11 +61,11 @@ async def spend(directory: Path, records: int, callers: int) -> tuple[float, int
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--callers", type=int, default=64)
-    parser.add_argument("--directory", type=Path, help="on the disk to measure")
+    parser.add_argument("--directory", type=Path, help="a directory on the disk to measure")
     options = parser.parse_args()
     totals = {1: (0.0, 0), options.callers: (0.0, 0)}
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""The people of a development portal: one customer and one staff person, made once."""
+"""The people of a development portal: one customer and one staff person, created once."""
 
 import os
 import secrets
@@ -22,9 +22,14 @@ ROLES = frozenset({"support", "approver", "keys", "admin"})
 ACTOR = Actor("command")
 
 
+def password_file(settings: Settings) -> Path:
+    """Return the file with the password of both people."""
+    return settings.data_dir / "secrets" / "development-password"
+
+
 def make_people(settings: Settings) -> str:
-    """Make both people unless they are there; return their password, made once."""
-    path = settings.data_dir / "secrets" / "development-password"
+    """Create both people unless they exist; return the password they share."""
+    path = password_file(settings)
     if not path.exists():
         write_private(path, f"{secrets.token_urlsafe(12)}\n")
     password = path.read_text().strip()
@@ -54,14 +59,14 @@ def make_people(settings: Settings) -> str:
 
 
 def set_up_factor(context: Context, person_id: str) -> None:
-    """Set a second factor up as the pages would, with the code of one step ago."""
+    """Set up a second factor as the pages would; the previous code confirms it."""
     secret = start_setup(context, person_id)
     step_ago = context.at.timestamp() - 30
     confirm_setup(context, person_id, pyotp.TOTP(secret).at(int(step_ago)))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file only its owner can read."""
+    """Write a file that only its owner can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
@@ -71,8 +76,11 @@ def current_code(settings: Settings, email: str) -> str:
     """Return the code a person's authenticator app would show now.
 
     Raises:
-        LookupError: no such person, or they have no second factor.
+        LookupError: this is not a development portal, there is no such person, or they have no
+            second factor.
     """
+    if not password_file(settings).exists():
+        raise LookupError("this is not a development portal; `make run` creates one")
     transactions = wire_command(settings).transactions
     with transactions.reading(ACTOR) as context:
         person = person_by_email(context.session, email)

@@ -1,7 +1,7 @@
 """A throwaway PostgreSQL server on this machine, for tests and the bench.
 
-It listens on a Unix socket in its own directory only. As root, which PostgreSQL refuses to run as,
-it runs as the user `postgres` (or `nobody`).
+It listens only on a Unix socket in its own directory. PostgreSQL refuses to run as root; then it
+runs as the user `postgres` (or `nobody`).
 """
 
 import os
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from devtools.scratch import scratch_directory
 
 
 class NoPostgres(Exception):
@@ -26,7 +28,7 @@ class Cluster:
     socket_dir: Path
 
     def url(self, database: str = "postgres") -> str:
-        """Return the SQLAlchemy URL of a database of this server."""
+        """Return the SQLAlchemy URL of a database on this server."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.socket_dir}"
 
 
@@ -59,14 +61,14 @@ def cluster(*, durable: bool = False) -> Iterator[Cluster]:
     """Run a server while the block runs.
 
     Args:
-        durable: whether commits reach the disk; tests do without, the bench must not.
+        durable: whether commits must reach the disk. Tests do not need that; the bench does.
 
     Raises:
         NoPostgres: PostgreSQL is not installed.
     """
     binaries = _binaries()
     user = _unprivileged()
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="pg-", dir=None if durable else scratch_directory()))
     prefix: list[str] = []
     if user is not None:
         shutil.chown(directory, user)

@@ -1,7 +1,8 @@
 """`make run`: a whole portal on this machine, under one foreground supervisor.
 
-It makes what is missing (database, development keys, a staff member, a customer), starts web and
-worker, and prints where to go. A second start keeps all data. If one child dies, all stop loudly.
+It creates whatever is missing (database, development keys, a staff person, a customer), starts web
+and worker, and prints where to go. A second start keeps all data. If one child dies, it says so and
+stops all of them.
 """
 
 import os
@@ -26,13 +27,13 @@ def run_command(*arguments: str) -> None:
     """Run a `portal` command to its end.
 
     Raises:
-        subprocess.CalledProcessError: it failed; it said why.
+        subprocess.CalledProcessError: the command failed and printed why.
     """
     subprocess.run([sys.executable, "-m", "portal", *arguments], check=True, cwd=ROOT)
 
 
 def wait_for_page(origin: str, children: dict[str, subprocess.Popen[bytes]]) -> bool:
-    """Wait until the web answers; False when a child died or time ran out."""
+    """Wait until the web process answers; return False if a child died or time ran out."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         if any(child.poll() is not None for child in children.values()):
@@ -46,7 +47,7 @@ def wait_for_page(origin: str, children: dict[str, subprocess.Popen[bytes]]) -> 
 
 
 def stop(children: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Stop every child: politely, then not."""
+    """Ask every child to stop; kill those that do not."""
     for child in children.values():
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
@@ -59,7 +60,7 @@ def stop(children: dict[str, subprocess.Popen[bytes]]) -> None:
 
 
 def main() -> int:
-    """Run until stopped; 0 when stopped by a person, 1 when a child died."""
+    """Run until stopped; return 0 if a person stopped it, 1 if a child died."""
     os.environ["PORTAL_DEV"] = "1"
     try:
         settings = load_settings()

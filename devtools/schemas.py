@@ -1,8 +1,8 @@
 """JSON Schemas of the envelope and every payload: `python -m devtools.schemas` writes them.
 
-They are made from the models and tightened where JSON Schema can say what a model's own check says.
-What it cannot say (order, comparisons between fields, lengths in bytes, key ids) stands in the
-descriptions; the vectors of those rules have the flag `beyond-schema`.
+They are generated from the models, and tightened where JSON Schema can express a model's own check.
+What it cannot express (order, comparisons between fields, lengths in bytes, key ids) is in the
+descriptions; the vectors for those rules have the flag `beyond-schema`.
 """
 
 import argparse
@@ -78,7 +78,7 @@ _PROPERTIES: Final[Mapping[str, Schema]] = {
     "url": {"description": "An origin: no default port, no path, no slash."},
     "renew_at": {"description": "Earliest and latest moment to renew, in this order."},
 }
-"""What is added to a property wherever it has this name."""
+"""What is added to every property with this name."""
 
 _OBJECTS: Final[Mapping[str, Schema]] = {
     "License": {
@@ -118,11 +118,11 @@ _OBJECTS: Final[Mapping[str, Schema]] = {
         )
     },
 }
-"""What is added to an object of this model."""
+"""What is added to the objects of this model."""
 
 
 def _without_null(value: Any) -> Any:
-    """Make optional fields plain: null is never written, absent is what is meant."""
+    """Remove null from optional fields: they are absent, never null."""
     if isinstance(value, list):
         return [_without_null(item) for item in value]
     if not isinstance(value, dict):

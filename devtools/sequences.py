@@ -19,7 +19,7 @@ from licensing.document import Document
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope, Signature, pae
 from licensing.lease import Lease
-from licensing.license import Binding, Budget, License, Limits
+from licensing.license import Binding, Budget, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationEntry
 
@@ -60,9 +60,14 @@ class Vendor:
         self.simulator = Simulator(lambda: self.clock, origin="https://licenses.example.com")
 
     @property
-    def keyset(self) -> str:
+    def keyset(self) -> bytes:
         """The keyset."""
-        return text(self.simulator.keyset)
+        return self.simulator.db.keysets[0]
+
+    def next_keyset(self) -> bytes:
+        """Sign version 2 of the keyset, with a lease key more."""
+        self.simulator.rotate()
+        return self.simulator.db.keysets[1]
 
     def license(self, mode: str = "offline", **changes: Any) -> bytes:
         """Sign a license for 30 days, without a budget."""
@@ -133,15 +138,18 @@ NEXT: Final = VENDOR.license(
 )
 ELSEWHERE: Final = VENDOR.license(binding=Binding(fingerprints=("fp_elsewhere.1",)))
 LEASED: Final = VENDOR.license("lease")
+ASKING: Final = VENDOR.license(
+    revocation=RevocationTerms(require_current_bundle=True, min_version=0)
+)
 HALF: Final = PLAIN[:200]
+NEXT_KEYSET: Final = VENDOR.next_keyset()
 
 
 def step(now_at: int, expect: tuple[bool, str, str | None], **files: bytes | None) -> Object:
     """Return one step: what lies there at an instant, and what the router does."""
     serving, status, reason = expect
+    files = {"keyset": VENDOR.keyset, **files}
     given = {f"{name}_b64": text(data) for name, data in files.items() if data is not None}
-    if "keyset" not in files:
-        given["keyset_b64"] = VENDOR.keyset
     return {
         "now_at": now_at,
         "files": given,
@@ -150,6 +158,7 @@ def step(now_at: int, expect: tuple[bool, str, str | None], **files: bytes | Non
 
 
 VALID: Final = (True, "valid", None)
+UNUSABLE: Final = (False, "blocked", "license-revocation-check-failed")
 MISSING: Final = (False, "blocked", "license-missing")
 IN_GRACE: Final = (True, "grace", "license-missing")
 
@@ -163,6 +172,7 @@ def decides() -> list[Object]:
     """Sequences of decisions."""
     grace = {"grace_s": DAY_S}
     enforced = {"revocation": {"mode": "file"}}
+    loose = {"revocation": {"mode": "file", "fail_closed_on_bundle_error": False}}
     revoked = RevocationEntry(
         license_id=LICENSE_ID, status="revoked", effective_at=AT, reason="withdrawn"
     )
@@ -171,6 +181,7 @@ def decides() -> list[Object]:
     )
     empty, full = VENDOR.bundle(AT), VENDOR.bundle(AT + 5, revoked)
     coming, lifted = VENDOR.bundle(AT + 6, later), VENDOR.bundle(AT + 7)
+    again, aging = VENDOR.bundle(AT + 8, revoked), VENDOR.bundle(AT - 20 * DAY_S)
     lease = VENDOR.lease(LEASED)
     narrowed = VENDOR.lease(LEASED, budget=Budget(budget_id=identifier("bud", 1), tokens_total=7))
     of_another = VENDOR.lease(LEASED, license_sha256="2" * 64)
@@ -263,6 +274,17 @@ def decides() -> list[Object]:
             ],
         ),
         sequence(
+            "keyset.a-lower-version-is-refused",
+            "Once a keyset was in use, one of a lower version is rolled back; no grace covers it.",
+            [
+                step(AT, VALID, license=PLAIN, keyset=NEXT_KEYSET),
+                step(AT, blocked("license-superseded"), license=PLAIN),
+                step(AT, blocked("license-superseded")),
+                step(AT, VALID, license=PLAIN, keyset=NEXT_KEYSET),
+            ],
+            after={"keysets": {"metrum.ai": 2}},
+        ),
+        sequence(
             "revision.the-fetched-license-counts",
             "Of the file and the fetched license, the highest revision that verifies is used.",
             [
@@ -283,6 +305,48 @@ def decides() -> list[Object]:
             ],
             enforced,
             after={"bundles": {"metrum.ai": {"version": AT + 7}}},
+        ),
+        sequence(
+            "bundle.an-older-one-brings-nothing-back",
+            "What a higher version lifted, an older one does not bring back; nor can it be used.",
+            [
+                step(AT + 10, VALID, license=PLAIN, bundle=lifted),
+                step(AT + 20, UNUSABLE, license=PLAIN, bundle=full),
+            ],
+            enforced,
+            after={"bundles": {"metrum.ai": {"version": AT + 7}}},
+        ),
+        sequence(
+            "bundle.what-cannot-be-used-may-pass",
+            "Configured so, an older, missing or damaged one warns; an entry still blocks.",
+            [
+                step(AT + 10, VALID, license=PLAIN, bundle=lifted),
+                step(AT + 20, VALID, license=PLAIN, bundle=empty),
+                step(AT + 20, VALID, license=PLAIN),
+                step(AT + 20, VALID, license=PLAIN, bundle=HALF),
+                step(AT + 30, blocked("license-revoked"), license=PLAIN, bundle=again),
+            ],
+            loose,
+        ),
+        sequence(
+            "bundle.ends-to-the-second",
+            "Where it must be usable, an expired bundle ends service at once.",
+            [
+                step(AT + 10, VALID, license=PLAIN, bundle=aging),
+                step(AT + 15 * DAY_S - 1, VALID, license=PLAIN, bundle=aging),
+                step(AT + 15 * DAY_S, UNUSABLE, license=PLAIN, bundle=aging),
+            ],
+            enforced,
+        ),
+        sequence(
+            "bundle.a-license-asks-for-one",
+            "A license tightens the configuration: a bundle is needed, and must be current.",
+            [
+                step(AT + 10, blocked("license-revocation-required"), license=ASKING),
+                step(AT + 20, VALID, license=ASKING, bundle=empty),
+                step(AT + 30, UNUSABLE, license=ASKING),
+            ],
+            loose,
         ),
         sequence(
             "bundle.effective-later",
@@ -425,7 +489,7 @@ def accepts() -> list[Object]:
     base: Object = {
         "op": "accept_lease",
         "now_at": AT + HOUR_S,
-        "keyset_b64": VENDOR.keyset,
+        "keyset_b64": text(VENDOR.keyset),
         "license_b64": text(LEASED),
         "held_b64": text(held),
         "pending": identifier("req", 2),

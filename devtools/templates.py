@@ -1,4 +1,4 @@
-"""Compiles every template, so that a mistake in one nobody opened is found."""
+"""Compiles every template, so that a mistake is found even in one that nobody has opened."""
 
 import sys
 from datetime import UTC, datetime
@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from flask import Flask
 from jinja2 import TemplateSyntaxError
 
-from portal.web.portal import STATIC, TEMPLATES
+from portal.resources import STATIC, TEMPLATES
 from portal.web.templating import init_templating
 
 
 def main() -> int:
-    """Compile all; 1 when one has a mistake."""
+    """Compile all templates; return 1 if one has a mistake."""
     app = Flask("templates")
     init_templating(app, now=lambda: datetime.now(UTC), templates=TEMPLATES, static=STATIC)
     environment = app.jinja_env

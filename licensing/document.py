@@ -96,7 +96,7 @@ class Document(Part, frozen=True, kw_only=True):
         if document.typ != cls.TYP:
             raise MalformedPayload(f"typ is {document.typ!r}, not {cls.TYP!r}")
         require_name(document.iss, "iss")
-        document._check_crit()
+        document.check_crit()
         document.check()
         return document
 
@@ -119,7 +119,12 @@ class Document(Part, frozen=True, kw_only=True):
             MalformedPayload: two fields contradict one another.
         """
 
-    def _check_crit(self) -> None:
+    def check_crit(self) -> None:
+        """Check that what must be understood is there.
+
+        Raises:
+            MalformedPayload: `crit` is empty or out of order, or names what is absent or unknown.
+        """
         if self.crit is None:
             return
         if not self.crit:

@@ -1,4 +1,4 @@
-"""Strict JSON, restricted canonical JSON and strict base64.
+"""Strict JSON, restricted canonical JSON, strict base64, and the base32 of identifiers.
 
 Invariants: a parser here returns a value or raises a `LicensingError`; nothing else escapes, for
 any bytes. `parse_canonical(canonical(value)) == value`, and no other bytes parse to that value.
@@ -22,6 +22,7 @@ _KEY: Final = re.compile(r"[a-z][a-z0-9_]*")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INTEGER_DIGITS: Final = 400
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def sha256_hex(data: bytes) -> str:
@@ -141,27 +142,29 @@ def _check(value: Any, where: str, depth: int) -> None:
     elif kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise MalformedPayload(f"{where}: an integer beyond 2^53-1")
-    elif kind is bool:
-        return
     elif kind is dict:
         _check_depth(where, depth)
-        for key, item in value.items():
-            if type(key) is not str or not _KEY.fullmatch(key):
-                raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
-            # Most items are such; no pointer is made for them.
-            if type(item) is str and item and not _FORBIDDEN.search(item):
-                continue
-            if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
-                raise MalformedPayload(f"{where}/{key}: empty")
-            _check(item, f"{where}/{key}", depth + 1)
+        _check_object(value, where, depth)
     elif kind in (list, tuple):
         _check_depth(where, depth)
         for index, item in enumerate(value):
             if not item and type(item) in (dict, list, tuple):
                 raise MalformedPayload(f"{where}/{index}: empty")
             _check(item, f"{where}/{index}", depth + 1)
-    else:
+    elif kind is not bool:
         raise MalformedPayload(f"{where}: {_named(value)} is not allowed")
+
+
+def _check_object(value: dict[Any, Any], where: str, depth: int) -> None:
+    for key, item in value.items():
+        if type(key) is not str or not _KEY.fullmatch(key):
+            raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
+        # Most items are such; no pointer is made for them.
+        if type(item) is str and item and not _FORBIDDEN.search(item):
+            continue
+        if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
+            raise MalformedPayload(f"{where}/{key}: empty")
+        _check(item, f"{where}/{key}", depth + 1)
 
 
 def _check_depth(where: str, depth: int) -> None:
@@ -188,3 +191,17 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
     if canonical(value) != data:
         raise MalformedPayload("the payload is not written in canonical form")
     return value
+
+
+def crockford(raw: bytes) -> str:
+    """Write 16 bytes as 26 digits of Crockford's base32, most significant first.
+
+    They hold 130 bits, so the first is at most 7.
+
+    Raises:
+        ValueError: `raw` is not 16 bytes long.
+    """
+    if len(raw) != 16:
+        raise ValueError("an identifier holds exactly 128 bits")
+    number = int.from_bytes(raw, "big")
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

@@ -112,8 +112,10 @@ class PublicKey:
     def verify(self, sig: bytes, message: bytes) -> bool:
         """Say whether `sig` (64 bytes) is this key's signature of `message`."""
         # Loading cryptography costs more than all else a short command does.
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PublicKey,
+        )
 
         if self._loaded is None:
             self._loaded = Ed25519PublicKey.from_public_bytes(self.raw)
@@ -143,21 +145,31 @@ def loaded_key(raw: bytes) -> PublicKey:
     return PublicKey(raw)
 
 
-class Root(Part, frozen=True, kw_only=True):
-    """A key that may sign keysets."""
+class PublishedKey(Part, frozen=True, kw_only=True):
+    """What a keyset says of any of its keys."""
 
     keyid: Keyid
     alg: Literal["ed25519"]
     public_key: str
     """Base64 of 32 bytes."""
 
+    @property
+    def public(self) -> PublicKey:
+        """The key itself, loaded once."""
+        return loaded_key(_raw(self.public_key))
 
-class Key(Part, frozen=True, kw_only=True):
+    def verify(self, sig: bytes, message: bytes) -> bool:
+        """Say whether `sig` (64 bytes) is this key's signature of `message`."""
+        return self.public.verify(sig, message)
+
+
+class Root(PublishedKey, frozen=True, kw_only=True):
+    """A key that may sign keysets."""
+
+
+class Key(PublishedKey, frozen=True, kw_only=True):
     """A key that may sign documents of one role, issued in a span of time."""
 
-    keyid: Keyid
-    alg: Literal["ed25519"]
-    public_key: str
     role: Literal["license", "lease", "revocation"]
     status: Literal["active", "retired", "compromised"]
     not_before_at: UnixTime
@@ -191,9 +203,8 @@ class Keyset(Document, frozen=True, kw_only=True, dict=True):
             "prev_sha256 is 64 zeros for version 1 and for no other",
         )
         seen: set[bytes] = set()
-        entries: tuple[Root | Key, ...] = (*self.roots, *self.keys)
-        for entry in entries:
-            public = loaded_key(_raw(entry.public_key))
+        for entry in (*self.roots, *self.keys):
+            public = entry.public
             require(public.keyid == entry.keyid, "a keyid is not that of its public_key")
             require(public.raw not in seen, "a public key stands twice")
             seen.add(public.raw)
@@ -221,8 +232,3 @@ def _raw(public_key: str) -> bytes:
         return b64decode(public_key)
     except LicensingError as error:
         raise MalformedPayload(error.detail) from error
-
-
-def public_key_of(entry: Key | Root) -> PublicKey:
-    """Return the key of a keyset entry, loaded once."""
-    return loaded_key(_raw(entry.public_key))

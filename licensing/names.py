@@ -88,28 +88,28 @@ def _codes() -> Mapping[str, Code]:
             "malformed-envelope",
             3,
             invalid,
-            "The file is not a signed envelope: cut short, edited, re-encoded or another file.",
+            "The file is not a signed envelope: incomplete, edited, re-encoded or another file.",
             "Download license.json again and compare its SHA-256 with the one on its page.",
         ),
         Code(
             "wrong-type",
             3,
             invalid,
-            "The envelope carries another kind of document than the one asked for.",
+            "The envelope holds another kind of document than the one expected.",
             "Check that you named the license, not a summary, keyset, lease or bundle.",
         ),
         Code(
             "untrusted-key",
             7,
             invalid,
-            "No key in the keyset at hand may sign this kind of document under the named key id.",
+            "The keyset has no key with the named key id that may sign this kind of document.",
             "Fetch the current keyset from the portal; if that does not help, report the key id.",
         ),
         Code(
             "bad-signature",
             3,
             invalid,
-            "The signature does not fit the content: at least one byte was changed.",
+            "The signature does not match the content: at least one byte was changed.",
             "Download the file again; never edit it.",
         ),
         Code(
@@ -123,8 +123,8 @@ def _codes() -> Mapping[str, Code]:
             "wrong-issuer",
             5,
             invalid,
-            "The document was issued by another vendor than the keyset's.",
-            "Use the keyset and the license of the same issuer.",
+            "The document and the keyset have different issuers.",
+            "Use a keyset and a license from the same issuer.",
         ),
         Code(
             "wrong-product",
@@ -137,28 +137,28 @@ def _codes() -> Mapping[str, Code]:
             "key-not-valid",
             3,
             invalid,
-            "The signing key was withdrawn as compromised, or not valid when this was issued.",
+            "The signing key was withdrawn as compromised, or was not valid when this was issued.",
             "Get the replacement license from its page in the portal.",
         ),
         Code(
             "keyset-too-old",
             7,
             invalid,
-            "The license asks for a newer keyset than the one at hand.",
-            "Fetch the current keyset from the portal, or install the newer release.",
+            "The license needs a newer keyset than this one.",
+            "Fetch the current keyset from the portal, or install the newer distribution.",
         ),
         Code(
             "not-yet-valid",
             5,
             "license-not-yet-valid",
-            "The document's time has not begun, or this machine's clock is behind.",
+            "The document is not valid yet, or this machine's clock is behind.",
             "Compare the machine's clock with UTC, then the not-before time of the license.",
         ),
         Code(
             "expired",
             5,
             "license-expired",
-            "The document's time is over.",
+            "The document has expired.",
             "Renew the license in the portal and install the new file.",
         ),
         Code(
@@ -172,8 +172,8 @@ def _codes() -> Mapping[str, Code]:
             "rolled-back",
             6,
             "license-superseded",
-            "A newer revision of this document was already in use here.",
-            "Install the newest license of the deployment from its page in the portal.",
+            "Something newer was already in use here: a revision, or a keyset.",
+            "Install the newest license of the deployment, or fetch the current keyset.",
         ),
         Code(
             "revoked",
@@ -193,14 +193,14 @@ def _codes() -> Mapping[str, Code]:
             "superseded",
             6,
             "license-superseded",
-            "Another license took this one's place.",
-            "Install the successor; the license's page in the portal links to it.",
+            "Another license has replaced this one.",
+            "Install the newer license; the license's page in the portal links to it.",
         ),
         Code(
             "revocation-required",
             7,
             "license-revocation-required",
-            "A signed revocation bundle is required and none was given.",
+            "A signed revocation bundle is required, but none was given.",
             "Fetch the current bundle from the portal and put it where the router looks for it.",
         ),
         Code(
@@ -214,7 +214,7 @@ def _codes() -> Mapping[str, Code]:
             "clock-rollback",
             7,
             "license-clock-rollback",
-            "This machine's clock is behind an instant that has certainly passed.",
+            "This machine's clock is behind a time that has certainly passed.",
             "Correct the system time (NTP), then check again.",
         ),
     )
@@ -255,7 +255,7 @@ _OTHER_STEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
                 "Update the router or the command; if it is current, report the bundle's SHA-256 "
                 "to support."
             ),
-            "wrong-issuer": "Use the keyset and the bundle of the same issuer.",
+            "wrong-issuer": "Use a keyset and a bundle from the same issuer.",
             "wrong-product": "Use the bundle of the portal that issued the license.",
             "key-not-valid": _BUNDLE_AGAIN,
             "not-yet-valid": _CLOCK,
@@ -267,9 +267,11 @@ _OTHER_STEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
         "file": {
             "malformed-envelope": (
-                "Get the file again from where it came, as it is; summary.json is no signed file."
+                "Get the file again from its source, unchanged; summary.json is not signed."
             ),
-            "malformed-payload": "Get the file again from where it came; report it if that stays.",
+            "malformed-payload": (
+                "Get the file again from its source; if that does not help, report it."
+            ),
         },
     }
 )
@@ -306,12 +308,12 @@ def _router_codes() -> Mapping[str, RouterCode]:
         ),
         RouterCode(
             "license-expired",
-            "The license's time is over.",
+            "The license has expired.",
             "Install a renewed license.",
         ),
         RouterCode(
             "license-not-yet-valid",
-            "The license's time has not begun, or the clock is behind.",
+            "The license is not valid yet, or the clock is behind.",
             "Check the system clock and the license's not-before time.",
         ),
         RouterCode(
@@ -341,12 +343,12 @@ def _router_codes() -> Mapping[str, RouterCode]:
         ),
         RouterCode(
             "license-superseded",
-            "A newer license took this one's place.",
-            "Install the newest license of the deployment.",
+            "A newer license has replaced this one.",
+            "Install the deployment's newest license.",
         ),
         RouterCode(
             "license-revocation-required",
-            "A signed revocation bundle is required and none is there.",
+            "A signed revocation bundle is required, but there is none.",
             "Mount the current bundle at server.license.revocation.path.",
         ),
         RouterCode(
@@ -356,8 +358,8 @@ def _router_codes() -> Mapping[str, RouterCode]:
         ),
         RouterCode(
             "license-clock-rollback",
-            "The system clock is behind an instant that has certainly passed.",
-            "Correct the system time, then look at the license state file.",
+            "The system clock is behind a time that has certainly passed.",
+            "Correct the system time; if the code stays, check the license state file.",
         ),
         RouterCode(
             "license-instance-mismatch",
@@ -366,12 +368,12 @@ def _router_codes() -> Mapping[str, RouterCode]:
         ),
         RouterCode(
             "license-lease-required",
-            "The license works by lease, and this router holds none.",
+            "The license needs a lease, and this router has none.",
             "Enroll the router with a code from its deployment's page.",
         ),
         RouterCode(
             "license-lease-expired",
-            "The last lease and its grace are over.",
+            "The last lease and its grace period are over.",
             "Restore the connection to the portal, or renew by courier.",
         ),
         RouterCode(

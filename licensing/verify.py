@@ -16,9 +16,12 @@ The order, by the table of the signed documents; the first failure decides:
     `not-yet-valid`; `at` before `expires_at` - `expired`
 10. binding - `wrong-instance`
 11. revision floor, then keyset version floor - `rolled-back`
-12. an entry of the bundle in effect - `revoked`, `suspended`, `superseded`
+12. an entry of the bundle, or a remembered one, in effect - `revoked`, `suspended`, `superseded`
 13. a bundle needed and never seen - `revocation-required`; seen before or given, and now missing,
     older, expired, bad or below `min_version` - `revocation-unusable`
+
+Nobody else decides a row. Whoever verifies passes in what it remembers (`Floors`) and what it asks
+of bundles (`RevocationPolicy`), and takes a `Report` out.
 
 Times are integer Unix seconds.
 """
@@ -57,11 +60,11 @@ from licensing.errors import (
     WrongProduct,
     WrongType,
 )
-from licensing.keys import Key, Keyset, PublicKey, public_key_of
+from licensing.keys import Keyset, PublicKey
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import DEFAULT_ISSUER, PRODUCT
-from licensing.revocation import RevocationBundle, RevocationEntry
+from licensing.revocation import NO_BUNDLE, BundleMemory, RevocationBundle, RevocationEntry
 
 CLOCK_TOLERANCE_S: Final = 300
 """How far `issued_at` may lie in the verifier's future."""
@@ -70,16 +73,25 @@ _REVOCATIONS: Final = {"revoked": Revoked, "suspended": Suspended, "superseded":
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound=InstanceDocument)
+S = TypeVar("S", License, Lease, RevocationBundle)
+T = TypeVar("T")
 
 
-class TrustedKey(Protocol):
-    """A key that may be asked to verify, and until when its word counts."""
+class VerifyingKey(Protocol):
+    """A key that may be asked to verify."""
 
-    def verify(self, sig: bytes, message: bytes) -> bool:
+    def verify(self, sig: bytes, message: bytes, /) -> bool:
         """Say whether the signature is this key's."""
         ...
 
-    def covers(self, issued_at: int) -> bool:
+
+K = TypeVar("K", bound=VerifyingKey)
+
+
+class TrustedKey(VerifyingKey, Protocol):
+    """A key whose word counts for what was issued in some span of time."""
+
+    def covers(self, issued_at: int, /) -> bool:
         """Say whether a document issued at this instant counts under this key."""
         ...
 
@@ -97,20 +109,9 @@ class Trust(Protocol):
         """The keyset's version; None where there is no keyset."""
         ...
 
-    def find(self, keyid: str, role: str) -> TrustedKey | None:
+    def find(self, keyid: str, role: str, /) -> TrustedKey | None:
         """Return the key of this id that may sign for this role."""
         ...
-
-
-@dataclass(frozen=True)
-class _KeysetKey:
-    entry: Key
-
-    def verify(self, sig: bytes, message: bytes) -> bool:
-        return public_key_of(self.entry).verify(sig, message)
-
-    def covers(self, issued_at: int) -> bool:
-        return self.entry.covers(issued_at)
 
 
 @dataclass(frozen=True)
@@ -131,19 +132,7 @@ class KeysetTrust:
 
     def find(self, keyid: str, role: str) -> TrustedKey | None:
         """Return the keyset's key of this id and role, whatever its status."""
-        entry = self.keyset.find(keyid, role)
-        return None if entry is None else _KeysetKey(entry)
-
-
-@dataclass(frozen=True)
-class _ApprovedKey:
-    key: PublicKey
-
-    def verify(self, sig: bytes, message: bytes) -> bool:
-        return self.key.verify(sig, message)
-
-    def covers(self, issued_at: int) -> bool:
-        return True
+        return self.keyset.find(keyid, role)
 
 
 @dataclass(frozen=True)
@@ -154,9 +143,17 @@ class SingleKeyTrust:
     issuer: str = DEFAULT_ISSUER
     version: int | None = None
 
-    def find(self, keyid: str, role: str) -> TrustedKey | None:
+    def find(self, keyid: str, _role: str) -> TrustedKey | None:
         """Return the key if it is the one named."""
-        return _ApprovedKey(self.key) if keyid == self.key.keyid else None
+        return self if keyid == self.key.keyid else None
+
+    def verify(self, sig: bytes, message: bytes) -> bool:
+        """Say whether the signature is the approved key's."""
+        return self.key.verify(sig, message)
+
+    def covers(self, _issued_at: int) -> bool:
+        """Say yes: an approved key has no window."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -176,16 +173,46 @@ class Floors:
 
     revision: int = 0
     """Highest revision that served in this deployment."""
-    bundle_version: int = 0
-    """Highest version of a bundle ever seen."""
     keyset_version: int = 0
-    """Highest version of a keyset ever in use."""
+    """Highest version of this issuer's keyset ever in use."""
+    bundle: BundleMemory = NO_BUNDLE
+    """What is remembered of this issuer's revocation bundles."""
+
+
+def nothing_seen(_deployment_id: str, _issuer: str) -> Floors:
+    """Return the floors of a place where nothing was in use before."""
+    return Floors()
+
+
+@dataclass(frozen=True)
+class RevocationPolicy:
+    """What is asked of the revocation bundle here. A license can tighten it, never loosen it."""
+
+    asked: bool = True
+    """False: none is asked for; one that is at hand, or was seen before, still revokes."""
+    fail_closed: bool = True
+    """Whether one that cannot be used refuses the license; it is a warning otherwise."""
+    require_current: bool = False
+
+    def needs(self, license_: License) -> bool:
+        """Say whether the license does not count without a bundle."""
+        asks = license_.revocation
+        return self.require_current or asks.require_current_bundle or asks.min_version > 0
+
+    def closes(self, license_: License) -> bool:
+        """Say whether a bundle that cannot be used refuses the license."""
+        return (
+            (self.asked and self.fail_closed)
+            or self.require_current
+            or license_.revocation.require_current_bundle
+        )
 
 
 @dataclass(frozen=True)
 class Check:
-    """One answered question: `error` is None where the answer is good."""
+    """One answered question of a row: `error` is None where the answer is good."""
 
+    row: int
     name: str
     error: LicensingError | None = None
 
@@ -199,15 +226,30 @@ class Check:
 class Report:
     """All that could be found out about a license file."""
 
-    verified: Verified[License] | None
-    """Set when rows 1 to 6 hold and a valid key signed, whatever the later rows say."""
-    checks: tuple[Check, ...]
+    verified: Verified[License] | None = None
+    """Set when rows 1 to 7 hold, whatever the later rows say."""
+    checks: tuple[Check, ...] = ()
     """Every check that could be answered, in order."""
+    bundle: RevocationBundle | None = None
+    """Of those at hand, the highest version that verifies."""
+    memory: BundleMemory = NO_BUNDLE
+    """What is known of the issuer's bundles with those at hand."""
+    warning: LicensingError | None = None
+    """Why the bundle cannot be used, where policy and license let that pass."""
+    ends: tuple[tuple[int, str], ...] = ()
+    """When a license that counts now no longer will: instants (Unix time), each with its code."""
 
     @property
     def error(self) -> LicensingError | None:
         """The failure that decides; None for a valid license."""
         return next((check.error for check in self.checks if check.error), None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether rows 1 to 10 hold: all that is asked of the license alone, here and now."""
+        return self.verified is not None and not any(
+            check.error for check in self.checks if check.row <= 10
+        )
 
     @property
     def also(self) -> tuple[Check, ...]:
@@ -217,63 +259,79 @@ class Report:
                 return self.checks[index + 1 :]
         return ()
 
+    def require(self, last_row: int = 13) -> Verified[License]:
+        """Return the license, if the rows up to this one hold.
 
-def _open(data: bytes, model: type[D], max_bytes: int) -> Envelope:
-    """Rows 1 and 2."""
-    envelope = Envelope.parse(data, max_bytes=max_bytes)
+        Raises:
+            LicensingError: the first that does not.
+        """
+        for check in self.checks:
+            if check.error is not None and check.row <= last_row:
+                raise check.error
+        assert self.verified is not None
+        return self.verified
+
+
+def _check_type(envelope: Envelope, model: type[Document]) -> None:
+    """Row 2."""
     if envelope.payload_type != model.PAYLOAD_TYPE:
         raise WrongType(f"the payload type is {envelope.payload_type}, not {model.PAYLOAD_TYPE}")
+
+
+def _open(data: bytes, model: type[Document], max_bytes: int = MAX_BYTES) -> Envelope:
+    """Rows 1 and 2."""
+    envelope = Envelope.parse(data, max_bytes=max_bytes)
+    _check_type(envelope, model)
     return envelope
 
 
 def _good_signatures(
-    envelope: Envelope, trust: Trust, role: str
-) -> list[tuple[Signature, TrustedKey]]:
-    """Rows 3 and 4: the signatures that verify, each with its key."""
+    envelope: Envelope, find: Callable[[str], K | None], what: str
+) -> list[tuple[str, K]]:
+    """Rows 3 and 4: the keys whose signatures verify, each with its id."""
     counted = [
         (signature, key)
         for signature in envelope.signatures
-        if (key := trust.find(signature.keyid, role)) is not None
+        if (key := find(signature.keyid)) is not None
     ]
     if not counted:
         named = ", ".join(signature.keyid for signature in envelope.signatures)
-        raise UntrustedKey(f"no trusted {role} key among the signers: {named}")
+        raise UntrustedKey(f"no trusted {what} among the signers: {named}")
     message = envelope.signing_input()
-    good = [(signature, key) for signature, key in counted if key.verify(signature.sig, message)]
+    good = [(each.keyid, key) for each, key in counted if key.verify(each.sig, message)]
     if not good:
-        raise BadSignature("no trusted signature fits the content")
+        raise BadSignature(f"no signature of a trusted {what} fits the content")
     return good
 
 
-def _check_origin(document: Document, product: str, trust: Trust) -> None:
+def _signers(envelope: Envelope, trust: Trust, role: str) -> list[tuple[str, TrustedKey]]:
+    return _good_signatures(envelope, lambda keyid: trust.find(keyid, role), f"{role} key")
+
+
+def _check_origin(document: License | Lease | RevocationBundle | Keyset, issuer: str) -> None:
     """Row 6."""
-    if document.iss != trust.issuer:
-        raise WrongIssuer(f"issued by {document.iss}, while the keys are {trust.issuer}'s")
-    if product != PRODUCT:
-        raise WrongProduct(f"for {product}, not {PRODUCT}")
+    if document.iss != issuer:
+        raise WrongIssuer(f"issued by {document.iss}, while the keys are {issuer}'s")
+    if document.product != PRODUCT:
+        raise WrongProduct(f"for {document.product}, not {PRODUCT}")
 
 
-def _valid_keyid(good: list[tuple[Signature, TrustedKey]], issued_at: int) -> str:
+def _valid_keyid(good: list[tuple[str, TrustedKey]], issued_at: int) -> str:
     """Row 7: the first signer that counts."""
-    for signature, key in good:
+    for keyid, key in good:
         if key.covers(issued_at):
-            return signature.keyid
+            return keyid
     raise KeyNotValid("the signing key is compromised or was not valid at issued_at")
 
 
 def _verify_signed(
-    data: bytes,
-    model: type[D],
-    role: str,
-    trust: Trust,
-    product: Callable[[D], str],
-    max_bytes: int = MAX_BYTES,
-) -> Verified[D]:
+    data: bytes, model: type[S], role: str, trust: Trust, max_bytes: int = MAX_BYTES
+) -> Verified[S]:
     """Rows 1 to 7 for a document a keyset key signs."""
     envelope = _open(data, model, max_bytes)
-    good = _good_signatures(envelope, trust, role)
+    good = _signers(envelope, trust, role)
     document = model.parse(envelope.payload)
-    _check_origin(document, product(document), trust)
+    _check_origin(document, trust.issuer)
     keyid = _valid_keyid(good, document.issued_at)
     return Verified(document, envelope, keyid, sha256_hex(envelope.payload))
 
@@ -281,6 +339,12 @@ def _verify_signed(
 def _check_issued(document: Document, at: int) -> None:
     if document.issued_at > at + CLOCK_TOLERANCE_S:
         raise NotYetValid("issued_at lies in the future; check this machine's clock")
+
+
+def _check_keyset(trust: Trust, needed: int) -> None:
+    """Row 8; one approved key has no version to compare."""
+    if trust.version is not None and trust.version < needed:
+        raise KeysetTooOld(f"the keyset has version {trust.version}; {needed} is needed")
 
 
 def _check_time(license_: License, at: int) -> None:
@@ -299,84 +363,68 @@ def _check_binding(license_: License, fingerprint: str) -> None:
         raise WrongInstance("this instance's fingerprint is not among the license's")
 
 
-def _check_keyset(license_: License, trust: Trust) -> None:
-    """Row 8; one approved key has no version to compare."""
-    if trust.version is not None and trust.version < license_.min_keyset_version:
-        raise KeysetTooOld(
-            f"the keyset has version {trust.version}; {license_.min_keyset_version} is needed"
-        )
+def _check_floor(what: str, value: int | None, floor: int) -> None:
+    """Row 11; what has no number is not compared."""
+    if value is not None and value < floor:
+        raise RolledBack(f"{what} {value}; {floor} was in use here")
 
 
-def _check_revision(license_: License, floors: Floors) -> None:
-    """Row 11."""
-    if license_.revision < floors.revision:
-        raise RolledBack(f"revision {license_.revision}; {floors.revision} was in use here")
-
-
-def _check_keyset_floor(trust: Trust, floors: Floors) -> None:
-    """Row 11; one approved key has no version to compare."""
-    if trust.version is not None and trust.version < floors.keyset_version:
-        raise RolledBack(
-            f"the keyset has version {trust.version}; {floors.keyset_version} was in use here"
-        )
-
-
-def check_entry(entry: RevocationEntry | None, at: int) -> None:
-    """Row 12: refuse when an entry is in effect at this instant.
-
-    Raises:
-        Revoked, Suspended, Superseded: the entry says so.
-    """
+def _check_entry(entry: RevocationEntry | None, at: int) -> None:
+    """Row 12: refuse when an entry is in effect."""
     if entry is not None and entry.effective_at <= at:
         successor = f"; the successor is {entry.superseded_by}" if entry.superseded_by else ""
         raise _REVOCATIONS[entry.status](f"reason: {entry.reason}{successor}")
 
 
-@dataclass(frozen=True)
-class _Bundle:
-    """What came of reading the bundle: the document, or why there is none."""
+def _read_bundles(
+    files: Sequence[bytes], trust: Trust, at: int, memory: BundleMemory, license_id: str
+) -> tuple[RevocationBundle | None, LicensingError | None, BundleMemory]:
+    """Return the highest version that verifies, else why there is none; and what is known then."""
+    best: RevocationBundle | None = None
+    error: LicensingError | None = None
+    for data in files:
+        try:
+            bundle = verify_bundle(data, trust, at, require_current=False).document
+        except LicensingError as failure:
+            error = error or failure
+            continue
+        memory = memory.seen(bundle, sha256_hex(data), license_id)
+        if best is None or bundle.version > best.version:
+            best = bundle
+    return best, error if best is None else None, memory
 
-    document: RevocationBundle | None
-    error: LicensingError | None
 
-
-def _read_bundle(data: bytes | None, trust: Trust, at: int) -> _Bundle:
-    if data is None:
-        return _Bundle(None, None)
-    try:
-        return _Bundle(verify_bundle(data, trust, at, require_current=False).document, None)
-    except LicensingError as error:
-        return _Bundle(None, error)
-
-
-def _check_usable(
-    bundle: _Bundle, license_: License, floors: Floors, at: int, required: bool
-) -> None:
-    """Row 13."""
-    if bundle.error is not None:
-        raise RevocationUnusable(f"{bundle.error.code}: {bundle.error.detail}")
-    needed = (
-        required
-        or license_.revocation.require_current_bundle
-        or license_.revocation.min_version > 0
-    )
-    document = bundle.document
-    if document is None:
-        if floors.bundle_version:
-            raise RevocationUnusable("the bundle that was here before is missing")
+def _check_bundle(
+    bundle: RevocationBundle | None,
+    error: LicensingError | None,
+    floor: int,
+    license_: License,
+    at: int,
+    policy: RevocationPolicy,
+) -> LicensingError | None:
+    """Row 13. Return why the bundle cannot be used where policy and license let that pass."""
+    needed, least = policy.needs(license_), license_.revocation.min_version
+    if not policy.asked and not needed:
+        return None
+    if error is not None:
+        problem = f"{error.code}: {error.detail}"
+    elif bundle is None and floor == 0:
         if needed:
             raise RevocationRequired("a current revocation bundle is needed; none was given")
-        return
-    if document.version < floors.bundle_version:
-        raise RevocationUnusable(
-            f"version {document.version} is older than {floors.bundle_version}, seen before"
-        )
-    if document.version < license_.revocation.min_version:
-        raise RevocationUnusable(
-            f"version {document.version}; the license asks for {license_.revocation.min_version}"
-        )
-    if at >= document.expires_at:
-        raise RevocationUnusable(f"the bundle expired {at - document.expires_at} s ago")
+        return None
+    elif bundle is None:
+        problem = "the bundle that was here before is missing"
+    elif bundle.version < floor:
+        problem = f"version {bundle.version} is older than {floor}, seen before"
+    elif bundle.version < least:
+        problem = f"version {bundle.version}; the license asks for {least}"
+    elif at >= bundle.expires_at:
+        problem = f"the bundle expired {at - bundle.expires_at} s ago"
+    else:
+        return None
+    if policy.closes(license_):
+        raise RevocationUnusable(problem)
+    return RevocationUnusable(problem)
 
 
 def examine_license(
@@ -385,95 +433,73 @@ def examine_license(
     at: int,
     *,
     fingerprint: str | None = None,
-    floors: Floors = Floors(),
-    bundle: bytes | None = None,
-    require_current_bundle: bool = False,
+    floors: Callable[[str, str], Floors] = nothing_seen,
+    bundles: Sequence[bytes] = (),
+    policy: RevocationPolicy = RevocationPolicy(),
 ) -> Report:
     """Answer every check that can be answered about a license file.
 
     `fingerprint` is this instance's; empty where it has none, None to leave the binding unasked.
+    `floors` tells, by deployment id and issuer, what was in use here before. Of several `bundles`,
+    the highest version that verifies counts.
     """
     checks: list[Check] = []
 
-    def ask(name: str, question: Callable[[], None]) -> bool:
+    def ask(row: int, name: str, question: Callable[[], T]) -> T | None:
         try:
-            question()
+            answer = question()
         except LicensingError as error:
-            checks.append(Check(name, error))
-            return False
-        checks.append(Check(name))
-        return True
+            checks.append(Check(row, name, error))
+            return None
+        checks.append(Check(row, name))
+        return answer
 
-    try:
-        envelope = _open(data, License, MAX_BYTES)
-    except LicensingError as error:
-        return Report(None, (Check("envelope", error),))
-    checks.append(Check("envelope"))
-
-    good: list[tuple[Signature, TrustedKey]] = []
-    trusted = ask("signature", lambda: good.extend(_good_signatures(envelope, trust, "license")))
-    try:
-        license_ = License.parse(envelope.payload)
-    except LicensingError as error:
-        return Report(None, (*checks, Check("payload", error)))
-    checks.append(Check("payload"))
-
-    genuine = ask("origin", lambda: _check_origin(license_, license_.product, trust))
-    keyid = ""
-    if trusted:
-        try:
-            keyid = _valid_keyid(good, license_.issued_at)
-            checks.append(Check("key"))
-        except LicensingError as error:
-            checks.append(Check("key", error))
-    ask("keyset", lambda: _check_keyset(license_, trust))
-    ask("time", lambda: _check_time(license_, at))
+    envelope = ask(1, "envelope", lambda: _open(data, License))
+    if envelope is None:
+        return Report(checks=tuple(checks))
+    good = ask(3, "signature", lambda: _signers(envelope, trust, "license"))
+    license_ = ask(5, "payload", lambda: License.parse(envelope.payload))
+    if license_ is None:
+        return Report(checks=tuple(checks))
+    ask(6, "origin", lambda: _check_origin(license_, trust.issuer))
+    keyid = ask(7, "key", lambda: _valid_keyid(good, license_.issued_at)) if good else None
+    verified = None
+    if keyid is not None and all(check.error is None for check in checks):
+        verified = Verified(license_, envelope, keyid, sha256_hex(envelope.payload))
+    ask(8, "keyset", lambda: _check_keyset(trust, license_.min_keyset_version))
+    ask(9, "time", lambda: _check_time(license_, at))
     if fingerprint is not None:
-        ask("binding", lambda: _check_binding(license_, fingerprint))
-    ask("revision", lambda: _check_revision(license_, floors))
-    ask("keyset-floor", lambda: _check_keyset_floor(trust, floors))
-    read = _read_bundle(bundle, trust, at)
-    if read.document is not None:
-        entry = read.document.entry(license_.license_id)
-        ask("revocation", lambda: check_entry(entry, at))
-    ask("bundle", lambda: _check_usable(read, license_, floors, at, require_current_bundle))
+        ask(10, "binding", lambda: _check_binding(license_, fingerprint))
 
-    verified = (
-        Verified(license_, envelope, keyid, sha256_hex(envelope.payload))
-        if trusted and genuine and keyid
-        else None
-    )
-    return Report(verified, tuple(checks))
+    seen = floors(license_.deployment_id, license_.iss)
+    keys = "the keyset has version"
+    ask(11, "revision", lambda: _check_floor("revision", license_.revision, seen.revision))
+    ask(11, "keyset-floor", lambda: _check_floor(keys, trust.version, seen.keyset_version))
+
+    ours, floor = license_.license_id, seen.bundle.version
+    bundle, unread, memory = _read_bundles(bundles, trust, at, seen.bundle, ours)
+    entry = memory.entries.get(ours)
+    if bundle is not None or entry is not None:
+        ask(12, "revocation", lambda: _check_entry(entry, at))
+    warning = ask(13, "bundle", lambda: _check_bundle(bundle, unread, floor, license_, at, policy))
+
+    ends = [(license_.expires_at, "expired")]
+    if entry is not None:
+        ends.append((entry.effective_at, entry.status))
+    if bundle is not None and policy.closes(license_):
+        ends.append((bundle.expires_at, "revocation-unusable"))
+    return Report(verified, tuple(checks), bundle, memory, warning, tuple(ends))
 
 
 def verify_license(
-    data: bytes,
-    trust: Trust,
-    at: int,
-    *,
-    fingerprint: str | None = None,
-    floors: Floors = Floors(),
-    bundle: bytes | None = None,
-    require_current_bundle: bool = False,
+    data: bytes, trust: Trust, at: int, *, fingerprint: str | None = None
 ) -> Verified[License]:
-    """Verify a license file completely.
+    """Verify a license file where nothing else is known: no floors and no revocation bundle.
 
     Raises:
         LicensingError: the first failure in the order of this module.
     """
-    report = examine_license(
-        data,
-        trust,
-        at,
-        fingerprint=fingerprint,
-        floors=floors,
-        bundle=bundle,
-        require_current_bundle=require_current_bundle,
-    )
-    if report.error is not None:
-        raise report.error
-    assert report.verified is not None
-    return report.verified
+    return examine_license(data, trust, at, fingerprint=fingerprint).require()
 
 
 def verify_lease(
@@ -485,7 +511,7 @@ def verify_lease(
         LicensingError: rows 1 to 7; `not-yet-valid` when issued in the future; `wrong-instance`
             when it is another instance's.
     """
-    verified = _verify_signed(data, Lease, "lease", trust, lambda lease: lease.product)
+    verified = _verify_signed(data, Lease, "lease", trust)
     _check_issued(verified.document, at)
     if instance_keyid is not None and verified.document.instance_keyid != instance_keyid:
         raise WrongInstance("the lease belongs to another instance's key")
@@ -501,74 +527,37 @@ def verify_bundle(
         LicensingError: rows 1 to 7; `not-yet-valid`; `expired` when it must be current; and
             `rolled-back` below `floor`, the highest version seen.
     """
-    verified = _verify_signed(
-        data,
-        RevocationBundle,
-        "revocation",
-        trust,
-        lambda bundle: bundle.product,
-        MAX_BUNDLE_BYTES,
-    )
+    verified = _verify_signed(data, RevocationBundle, "revocation", trust, MAX_BUNDLE_BYTES)
     bundle = verified.document
     _check_issued(bundle, at)
     if require_current and at >= bundle.expires_at:
         raise Expired(f"the bundle expired {at - bundle.expires_at} s ago")
-    if bundle.version < floor:
-        raise RolledBack(f"version {bundle.version}; {floor} was seen before")
+    _check_floor("version", bundle.version, floor)
     return verified
 
 
-def _open_keyset(data: bytes) -> tuple[Envelope, Keyset]:
-    """Rows 1, 2 and 5: the payload comes before its signatures, since it names the roots."""
-    envelope = _open(data, Keyset, MAX_KEYSET_BYTES)
-    return envelope, Keyset.parse(envelope.payload)
-
-
-def _root_signatures(envelope: Envelope, keyset: Keyset) -> list[Signature]:
-    """Rows 3 and 4: the signatures by roots of this keyset that verify."""
-    named = [
-        (signature, root)
-        for signature in envelope.signatures
-        if (root := keyset.roots_by_keyid.get(signature.keyid)) is not None
-    ]
-    if not named:
-        raise UntrustedKey("no root of the keyset is among the signers")
-    message = envelope.signing_input()
-    good = [
-        signature for signature, root in named if public_key_of(root).verify(signature.sig, message)
-    ]
-    if not good:
-        raise BadSignature("no root's signature fits the content")
-    return good
-
-
-def _check_threshold(good: list[Signature], keyset: Keyset) -> None:
-    """Row 7 for roots. Key ids are distinct in an envelope, public keys in a keyset."""
-    if len(good) < keyset.root_threshold:
-        raise KeyNotValid(f"{len(good)} roots signed; {keyset.root_threshold} are needed")
-
-
-def _check_product(keyset: Keyset) -> None:
-    """Row 6."""
-    if keyset.product != PRODUCT:
-        raise WrongProduct(f"for {keyset.product}, not {PRODUCT}")
-
-
-def verify_keyset(data: bytes, at: int) -> Verified[Keyset]:
+def verify_keyset(data: bytes, at: int, *, held: Keyset | None = None) -> Verified[Keyset]:
     """Verify a keyset under its own roots, as a source checkout trusts the one it is given.
 
-    An expired keyset still verifies: it warns and stops updates, it never stops service.
+    The roots of a `held` keyset must have signed it as well, where there is one. An expired keyset
+    still verifies: it warns and stops updates, it never stops service.
 
     Raises:
         LicensingError: rows 1 to 7, with the roots and their threshold in place of role and window;
-            `not-yet-valid` when issued in the future.
+            the payload comes before its signatures, since it names the roots. `not-yet-valid` when
+            issued in the future.
     """
-    envelope, keyset = _open_keyset(data)
-    good = _root_signatures(envelope, keyset)
-    _check_product(keyset)
-    _check_threshold(good, keyset)
+    envelope = _open(data, Keyset, MAX_KEYSET_BYTES)
+    keyset = Keyset.parse(envelope.payload)
+    judges = (keyset,) if held is None else (keyset, held)
+    good = [_good_signatures(envelope, each.roots_by_keyid.get, "root") for each in judges]
+    _check_origin(keyset, judges[-1].iss)
+    for judge, signers in zip(judges, good, strict=True):
+        # Row 7 for roots. Key ids are distinct in an envelope, public keys in a keyset.
+        if len(signers) < judge.root_threshold:
+            raise KeyNotValid(f"{len(signers)} roots signed; {judge.root_threshold} are needed")
     _check_issued(keyset, at)
-    return Verified(keyset, envelope, good[0].keyid, sha256_hex(envelope.payload))
+    return Verified(keyset, envelope, good[0][0][0], sha256_hex(envelope.payload))
 
 
 def verify_keyset_update(
@@ -592,30 +581,16 @@ def verify_keyset_update(
             held one.
     """
     for step in steps:
-        held = _verify_successor(step, held, at)
-    return _verify_successor(data, held, at, require_current=require_current)
-
-
-def _verify_successor(
-    data: bytes, held: Verified[Keyset], at: int, *, require_current: bool = False
-) -> Verified[Keyset]:
-    envelope, keyset = _open_keyset(data)
-    good = _root_signatures(envelope, keyset)
-    good_by_held = _root_signatures(envelope, held.document)
-    if keyset.iss != held.document.iss:
-        raise WrongIssuer(f"issued by {keyset.iss}, not {held.document.iss}")
-    _check_product(keyset)
-    _check_threshold(good, keyset)
-    _check_threshold(good_by_held, held.document)
-    _check_issued(keyset, at)
+        held = verify_keyset_update(step, held, at, require_current=False)
+    verified = verify_keyset(data, at, held=held.document)
+    keyset, version = verified.document, held.document.version
     if require_current and at >= keyset.expires_at:
         raise Expired(f"the keyset expired {at - keyset.expires_at} s ago")
-    if keyset.version <= held.document.version:
-        raise RolledBack(f"version {keyset.version}; {held.document.version} is held")
-    follows = keyset.version == held.document.version + 1
-    if follows and keyset.prev_sha256 != held.payload_sha256:
+    if keyset.version <= version:
+        raise RolledBack(f"version {keyset.version}; {version} is held")
+    if keyset.version == version + 1 and keyset.prev_sha256 != held.payload_sha256:
         raise RolledBack("the next version does not continue the held keyset")
-    return Verified(keyset, envelope, good[0].keyid, sha256_hex(envelope.payload))
+    return verified
 
 
 def verify_request(envelope: Envelope, model: type[R], key: PublicKey) -> Verified[R]:
@@ -627,13 +602,9 @@ def verify_request(envelope: Envelope, model: type[R], key: PublicKey) -> Verifi
         UntrustedKey, BadSignature: not by this key, or not over this content.
         MalformedPayload: schema.
     """
-    if envelope.payload_type != model.PAYLOAD_TYPE:
-        raise WrongType(f"the payload type is {envelope.payload_type}, not {model.PAYLOAD_TYPE}")
-    signature = only_signature(envelope)
-    if signature.keyid != key.keyid:
-        raise UntrustedKey("signed by another key than the instance's")
-    if not key.verify(signature.sig, envelope.signing_input()):
-        raise BadSignature("the signature does not fit the content")
+    _check_type(envelope, model)
+    only_signature(envelope)
+    _good_signatures(envelope, {key.keyid: key}.get, "instance key")
     document = model.parse(envelope.payload)
     return Verified(document, envelope, key.keyid, sha256_hex(envelope.payload))
 
@@ -644,8 +615,7 @@ def verify_enrollment(envelope: Envelope) -> Verified[EnrollmentRequest]:
     Raises:
         LicensingError: as `verify_request`; the payload is parsed first, since it holds the key.
     """
-    if envelope.payload_type != EnrollmentRequest.PAYLOAD_TYPE:
-        raise WrongType(f"the payload type is {envelope.payload_type}")
+    _check_type(envelope, EnrollmentRequest)
     only_signature(envelope)
     request = EnrollmentRequest.parse(envelope.payload)
     return verify_request(envelope, EnrollmentRequest, PublicKey.from_base64(request.public_key))

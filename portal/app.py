@@ -7,16 +7,14 @@ are answered everywhere; the settings' surfaces decide which routes they have.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask
 
 from portal.web.machine import create_machine_app
 from portal.web.pages import create_pages_app
 from portal.web.portal import WebPortal
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MACHINE: Final = re.compile(r"/+v1(/|\Z)")
 """The paths of machine traffic. Flask takes several slashes for one."""
@@ -29,9 +27,7 @@ class Application:
     pages: Flask
     machine: Flask
 
-    def __call__(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Pass a request to the application its path belongs to."""
         app = self.machine if MACHINE.match(environ.get("PATH_INFO", "")) else self.pages
         return app(environ, start_response)

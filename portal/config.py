@@ -1,6 +1,7 @@
 """Settings: frozen, from the environment, secrets by file path only.
 
-A wrong or missing setting stops the start; the error names the setting and says how to mend it.
+With a wrong or missing setting the process does not start; the error names the setting and says
+how to fix it.
 """
 
 import os
@@ -18,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 SURFACES: Final = ("public", "account", "staff", "machine", "webhooks")
 DEFAULT_PORT: Final = 8000
 PROCESSES: Final = ("web", "worker", "command")
-"""What a process may be; each reads other secrets."""
+"""The kinds of process; each reads the secrets it needs."""
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _ORIGIN: Final = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
@@ -30,12 +31,12 @@ BRING_IT: Final = "bring the file you named"
 
 
 class BadSetting(Exception):
-    """A setting is missing or wrong; the message names it and says how to mend it."""
+    """A setting is missing or wrong; the message names it and says how to fix it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the portal keeps things and how it appears to the world."""
+    """Where the portal keeps its data, and how the world reaches it."""
 
     data_dir: Path
     database_url: str
@@ -48,19 +49,19 @@ class Settings:
     session_key_file: Path
     data_key_file: Path
     trusted_proxies: int
-    """How many proxies in front set forwarding headers; 0: none, and the headers do not count."""
+    """How many proxies in front set forwarding headers; with 0 the headers are ignored."""
     mail_from: str
     smtp_url: str | None
-    """`smtp://host:port` or `smtps://…`; None: mail is written to `mail_dir`."""
+    """`smtp://host:port` or `smtps://…`; if None, mail is written to `mail_dir`."""
     smtp_password_file: Path | None
     mail_dir: Path
     downloads_dir: Path
-    """Where the router's releases lie, for /downloads."""
+    """Where the router's distributions are, for `/downloads`."""
     staff_address: str
     denied_domains: frozenset[str]
     log_level: str
     development: bool
-    """On loopback with `PORTAL_DEV=1` only: shows mails at /dev/mail."""
+    """Shows mail at `/dev/mail`; only on loopback with `PORTAL_DEV=1`."""
 
     @property
     def secure(self) -> bool:
@@ -75,7 +76,7 @@ class Settings:
 
     @property
     def secret_files(self) -> dict[str, Path]:
-        """The files of the portal's own secrets, by their settings."""
+        """The files of the portal's own secrets, by the names of their settings."""
         return {
             "PORTAL_KEY_PASSPHRASE_FILE": self.key_passphrase_file,
             "PORTAL_SESSION_KEY_FILE": self.session_key_file,
@@ -99,7 +100,7 @@ class Settings:
         return self._secret("PORTAL_DATA_KEY_FILE")
 
     def key_passphrase(self) -> bytes:
-        """Return the passphrase of the signing keys.
+        """Return the passphrase that encrypts the signing keys.
 
         Raises:
             BadSetting: see `read_secret`.
@@ -107,10 +108,10 @@ class Settings:
         return self._secret("PORTAL_KEY_PASSPHRASE_FILE")
 
     def smtp_password(self) -> str | None:
-        """Return the password for the SMTP server; None when none is named.
+        """Return the password for the SMTP server; None if no file is named.
 
         Raises:
-            BadSetting: see `read_secret`; or it is no text.
+            BadSetting: see `read_secret`; or the file is not text.
         """
         if self.smtp_password_file is None:
             return None
@@ -122,10 +123,10 @@ class Settings:
             raise BadSetting(f"{setting}: {self.smtp_password_file} is not UTF-8 text") from None
 
     def read_secrets(self, process: str | None = None) -> None:
-        """Read every secret file that a process needs; without one, all of them.
+        """Read every secret file that a kind of process needs; with None, all of them.
 
         Raises:
-            BadSetting: one cannot be used.
+            BadSetting: a secret cannot be used.
         """
         self.key_passphrase()
         self.data_key()
@@ -135,10 +136,10 @@ class Settings:
             self.smtp_password()
 
     def read_named_secrets(self) -> None:
-        """Read the portal's own secrets that were named elsewhere than `portal init` makes them.
+        """Read those of the portal's own secrets that `portal init` does not create.
 
         Raises:
-            BadSetting: one is missing, or cannot be used.
+            BadSetting: a secret is missing, or cannot be used.
         """
         for setting, path in self.secret_files.items():
             if not self._is_made_by_init(path):
@@ -157,7 +158,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings of this process.
 
     Raises:
-        BadSetting: one is wrong.
+        BadSetting: a setting is wrong.
     """
     data_dir = Path(environment.get("PORTAL_DATA_DIR") or "var").absolute()
     secrets_dir = data_dir / "secrets"
@@ -247,14 +248,14 @@ def parse_surfaces(text: str) -> frozenset[str]:
     """Parse a list such as `public,account`.
 
     Raises:
-        BadSetting: an unknown surface.
+        BadSetting: the list is empty or names an unknown surface.
     """
     chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
     unknown = sorted(chosen - set(SURFACES))
     if unknown or not chosen:
         raise BadSetting(
             f"PORTAL_SURFACES names {', '.join(unknown) or 'nothing'}; "
-            f"choose among {', '.join(SURFACES)}"
+            f"choose from {', '.join(SURFACES)}"
         )
     return chosen
 
@@ -262,10 +263,10 @@ def parse_surfaces(text: str) -> frozenset[str]:
 def read_secret(
     path: Path, setting: str, *, at_least: int = SECRET_BYTES, cure: str = BRING_IT
 ) -> bytes:
-    """Read a secret file that only its owner can read; `at_least` bytes without white space.
+    """Read a secret file that only its owner may read, of `at_least` bytes without white space.
 
     Raises:
-        BadSetting: it is missing, too short, or readable by others.
+        BadSetting: the file is missing, too short, or readable by others.
     """
     try:
         status = path.stat()

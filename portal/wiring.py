@@ -1,7 +1,7 @@
-"""Where concrete things meet: the wirings of the web, the worker and the command.
+"""The composition root: puts together the parts of the web, the worker and the command.
 
-Custody: the web's wiring opens the lease key alone. The worker's and the command's open license and
-revocation keys too; only the command makes keys and signs with the root.
+Custody: the web's wiring can open only the lease key. The worker's and the command's can open the
+license and revocation keys too; only the command creates keys and signs with the root.
 """
 
 import os
@@ -29,7 +29,7 @@ COMMAND_ROLES = ("root", *WORKER_ROLES)
 
 @dataclass(frozen=True)
 class Wiring:
-    """One process's connections to the outside."""
+    """What one process is put together from."""
 
     settings: Settings
     database: Database
@@ -60,7 +60,7 @@ def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
 
 
 def wire_web(settings: Settings) -> WebPortal:
-    """Wire a process that serves HTTP: no license, revocation or root key."""
+    """Wire a process that serves HTTP, without license, revocation and root keys."""
     wiring = _wire(settings, WEB_ROLES)
     return WebPortal(settings, wiring.transactions, settings.session_key())
 

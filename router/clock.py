@@ -1,27 +1,29 @@
-"""The only place of the router that reads clocks.
+"""The only module of the router that reads clocks.
 
-`now` is an instant the portal vouched for plus `CLOCK_BOOTTIME`, which goes on while the machine
-sleeps and which nobody sets, as long as the kernel has not booted since. Without such an instant it
-is the wall clock.
+`now` is an instant the portal vouched for, plus the `CLOCK_BOOTTIME` that has passed since. That
+clock keeps running while the machine sleeps, nobody can set it, and it is good until the next boot.
+Without such an instant, `now` is the wall clock.
 
 Source: "Times" of the lease protocol.
 """
 
 import secrets
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from router.state import Anchor
+from router.state.store import Anchor
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 FRESH_S: Final = 60
-"""An answer sets the clock only when it came within this time of the first sending."""
+"""An answer sets the clock only if it arrives this soon after the request was first sent."""
 WALL_TOLERANCE_S: Final = 300
 
 
 class Clock(Protocol):
-    """What tells the time."""
+    """A source of time."""
 
     @property
     def boot_id(self) -> str:
@@ -65,13 +67,35 @@ def present(anchor: Anchor | None, clock: Clock) -> int:
 
 
 def anchor_at(now: int, clock: Clock) -> Anchor:
-    """Tie an instant the portal vouched for to this boot."""
+    """Tie an instant that the portal vouched for to this boot."""
     return Anchor(boot_id=clock.boot_id, boottime=clock.boottime(), now=now)
+
+
+def instant(seconds: int) -> str:
+    """Return Unix time as RFC 3339 in UTC; outside the calendar, the number."""
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def dated(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts with the instants in them (`…_at`) as people read them, at any depth."""
+    shown: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            shown[name] = dated(value)
+        elif name.endswith("_at") and isinstance(value, int):
+            shown[name] = instant(value)
+        else:
+            shown[name] = value
+    return shown
 
 
 def _read_boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip().replace("-", "")
     except OSError:
-        # Without the kernel's id nothing is known after this process.
+        # Without the kernel's id, an anchor is worth nothing after this process.
         return secrets.token_hex(16)

@@ -7,6 +7,7 @@ Invariants: the answers come from the code the router runs, nothing is decided h
 cannot be read gets `{"id": …, "error": …}` and the next one is read.
 """
 
+import contextlib
 import json
 import sys
 from base64 import b64decode
@@ -15,19 +16,34 @@ from typing import Any, Final
 
 import msgspec
 
-from licensing.conformance import verify_vector
-from licensing.envelope import Envelope
+from licensing.enrollment import InstanceDocument, LeaseRequest, ReleaseRequest
+from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
 from licensing.errors import LicensingError, MalformedEnvelope
-from licensing.license import Budget
-from licensing.verify import KeysetTrust, verify_keyset, verify_license
-from router.agent import Grounds, accept_lease
-from router.budgets import LimitExceeded, Terms
+from licensing.keys import PublicKey
+from licensing.license import Budget, License
+from licensing.revocation import NO_BUNDLE, BundleMemory, RevocationBundle
+from licensing.verify import (
+    KeysetTrust,
+    verify_bundle,
+    verify_enrollment,
+    verify_keyset,
+    verify_keyset_update,
+    verify_lease,
+    verify_license,
+    verify_request,
+)
 from router.config import LicenseConfig, RevocationConfig
-from router.decision import Evidence, decide
+from router.documents.decision import Decision, Evidence, decide
 from router.errors import RouterError
-from router.lease_store import LeaseState
-from router.state import State, fresh_state
+from router.lease.store import LeaseState
+from router.network.agent import Grounds, accept_lease
+from router.state.budgets import LimitExceeded, Terms
+from router.state.store import State, fresh_state
 
+_REQUESTS: Final[dict[str, type[InstanceDocument]]] = {
+    "lease-request": LeaseRequest,
+    "release-request": ReleaseRequest,
+}
 Object = dict[str, Any]
 
 
@@ -36,16 +52,109 @@ def _data(value: str | None) -> bytes | None:
 
 
 def answer_verify(request: Object) -> Object:
-    """Verify one document."""
+    """Verify one document: a license as a router that has nothing else decides about it."""
     try:
-        verify_vector(b64decode(request["keyset_b64"]), request)
+        if request["options"]["kind"] == "license":
+            code = _refusal(request)
+        else:
+            _verify_document(b64decode(request["keyset_b64"]), request)
+            code = None
     except LicensingError as error:
-        return {"result": "invalid", "code": error.code}
-    return {"result": "valid"}
+        code = error.code
+    return {"result": "valid"} if code is None else {"result": "invalid", "code": code}
+
+
+def _refusal(request: Object) -> str | None:
+    """Return the code a router refuses a license with, which may still lack a lease."""
+    options, floors = request["options"], request["options"].get("floors", {})
+    state: Object = {}
+    fingerprint = options.get("fingerprint")
+    with contextlib.suppress(LicensingError):  # What cannot be read meets no floor.
+        known = License.parse(Envelope.parse(b64decode(request["envelope_b64"])).payload)
+        memory = _remembered(floors.get("bundle_version", 0), _data(options.get("bundle_b64")))
+        state = {
+            "revisions": {known.deployment_id: floors.get("revision", 0)},
+            "keysets": {known.iss: floors.get("keyset_version", 0)},
+            "bundles": {known.iss: msgspec.to_builtins(memory)},
+        }
+        if fingerprint is None:  # The binding is not asked: one that fits.
+            fingerprint = next(iter(known.binding.fingerprints), None)
+    decision, _ = _decide(
+        {
+            "now_at": request["now_at"],
+            "state": state,
+            "config": {
+                "instance_fingerprint": fingerprint or "",
+                "revocation": {
+                    "mode": "file",
+                    "require_current_bundle": options.get("require_current_bundle", False),
+                },
+            },
+            "files": {
+                "keyset_b64": request["keyset_b64"],
+                "license_b64": request["envelope_b64"],
+                "bundle_b64": options.get("bundle_b64"),
+            },
+        }
+    )
+    return None if decision.cause == "no-lease" else decision.cause
+
+
+def _remembered(version: int, bundle: bytes | None) -> BundleMemory:
+    """Return the memory of a bundle whose version alone is told: it said what this one says."""
+    memory = msgspec.structs.replace(NO_BUNDLE, version=version)
+    with contextlib.suppress(LicensingError):
+        if version and bundle is not None:
+            envelope = Envelope.parse(bundle, max_bytes=MAX_BUNDLE_BYTES)
+            entries = RevocationBundle.parse(envelope.payload).entries
+            return msgspec.structs.replace(memory, entries={e.license_id: e for e in entries})
+    return memory
+
+
+def _verify_document(keyset: bytes, test: Object) -> None:
+    """Verify a vector's document, any but a license, as its options say.
+
+    Raises:
+        LicensingError: it is refused.
+    """
+    at, options = test["now_at"], test["options"]
+    data, kind = b64decode(test["envelope_b64"]), options["kind"]
+    if kind == "keyset":
+        if options.get("update"):
+            steps = [b64decode(step) for step in options.get("steps_b64", [])]
+            verify_keyset_update(data, verify_keyset(keyset, at), at, steps=steps)
+        else:
+            verify_keyset(data, at)
+    elif kind == "enrollment-request":
+        verify_enrollment(Envelope.parse(data))
+    elif kind in _REQUESTS:
+        key = PublicKey.from_base64(options["public_key_b64"])
+        verify_request(Envelope.parse(data), _REQUESTS[kind], key)
+    else:
+        trust = KeysetTrust(verify_keyset(keyset, at).document)
+        if kind == "lease":
+            verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
+        else:
+            floor = options.get("floors", {}).get("bundle_version", 0)
+            current = options.get("require_current_bundle", False)
+            verify_bundle(data, trust, at, floor=floor, require_current=current)
 
 
 def answer_decide(request: Object) -> Object:
     """Decide from state and files at an instant."""
+    decision, after = _decide(request)
+    return {
+        "serving": decision.serving,
+        "status": decision.status,
+        "reason": decision.reason,
+        "ends_at": decision.ends_at,
+        "license_id": decision.facts.get("license_id"),
+        "budget_tokens": decision.facts.get("budget_tokens"),
+        "state": msgspec.to_builtins(after),
+    }
+
+
+def _decide(request: Object) -> tuple[Decision, State]:
     config = request.get("config", {})
     revocation = config.get("revocation", {})
     policy = LicenseConfig(
@@ -72,7 +181,7 @@ def answer_decide(request: Object) -> Object:
             readable = False
         except LicensingError as refused:
             error = refused
-    decision, after = decide(
+    return decide(
         policy,
         state,
         Evidence(
@@ -88,15 +197,6 @@ def answer_decide(request: Object) -> Object:
         ),
         seats=request.get("seats", 0),
     )
-    return {
-        "serving": decision.serving,
-        "status": decision.status,
-        "reason": decision.reason,
-        "ends_at": decision.ends_at,
-        "license_id": decision.facts.get("license_id"),
-        "budget_tokens": decision.facts.get("budget_tokens"),
-        "state": msgspec.to_builtins(after),
-    }
 
 
 def answer_accept_lease(request: Object) -> Object:

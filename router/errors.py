@@ -1,4 +1,4 @@
-"""What can go wrong on the router's side, each with the exit code of `router-license`."""
+"""The router's errors, each with its exit code for `router-license`."""
 
 from typing import ClassVar, Final
 
@@ -9,7 +9,7 @@ REFUSED: Final = 4
 
 
 class RouterError(Exception):
-    """A command cannot do what it was asked; the message says how to mend it."""
+    """A command cannot do what it was asked to; the message says how to fix that."""
 
     exit: ClassVar[int] = FAILED
     code: str = "failed"
@@ -22,24 +22,24 @@ class RouterError(Exception):
 
 
 class UsageError(RouterError):
-    """The command was called in a way that cannot work."""
+    """The command was called incorrectly."""
 
     exit = USAGE
     code = "usage"
 
 
 class StateError(RouterError):
-    """The lease directory is missing, damaged, in use, or of another router."""
+    """The lease directory is missing, damaged, in use, or belongs to another router."""
 
     code = "state"
 
 
 class Unreachable(RouterError):
-    """The portal gave no answer that counts: no connection, a redirect, a page, a 5xx."""
+    """No usable answer from the portal: no connection, a redirect, a web page, a 5xx."""
 
     code = "unreachable"
     retry_after_s: int | None = None
-    """How long whoever answered asks to wait."""
+    """How many seconds the answer asks to wait."""
 
 
 class Refused(RouterError):
@@ -48,7 +48,7 @@ class Refused(RouterError):
     exit = REFUSED
     code = "refused"
     retry_after_s: int | None = None
-    """How long the portal asks to wait."""
+    """How many seconds the portal asks to wait."""
 
     def __init__(self, message: str, *, code: str, status: int, next_action: str) -> None:
         super().__init__(message, code=code)

@@ -1,4 +1,4 @@
-"""Files that survive crashes: written beside, synced, then renamed over the old one."""
+"""Files that survive crashes: write a draft beside the file, sync it, rename it over the file."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ _DRAFT = ".draft"
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """Read a file a person named.
+    """Read a file that was named on the command line.
 
     Raises:
         RouterError: it cannot be read; the message names it.
@@ -23,7 +23,7 @@ def read_file(path: Path, what: str) -> bytes:
 
 
 def read_at_most(path: Path, max_bytes: int) -> bytes | None:
-    """Return a file, one byte more than it may have at most; None where it cannot be read."""
+    """Return at most `max_bytes` + 1 bytes of a file; None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(max_bytes + 1)
@@ -32,7 +32,7 @@ def read_at_most(path: Path, max_bytes: int) -> bytes | None:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file in one step; after a crash it holds the old or the new content, whole.
+    """Replace a file atomically: after a crash it holds the old or the new content, complete.
 
     Raises:
         OSError: the disk is full or the directory cannot be written; the old content stands.
@@ -44,7 +44,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        draft.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
@@ -53,18 +53,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def remove_drafts(directory: Path, name: str = "") -> None:
-    """Remove what a crash left half written, of files whose names begin so.
+    """Remove drafts that a crash left behind, for files whose names start with `name`.
 
     Nobody else may be writing these files.
     """
-    for each in os.listdir(directory):
-        if each.startswith(f".{name}") and each.endswith(_DRAFT):
+    for each in list(directory.iterdir()):
+        if each.name.startswith(f".{name}") and each.name.endswith(_DRAFT):
             with contextlib.suppress(OSError):
-                (directory / each).unlink()
+                each.unlink()
 
 
 def make_private_directory(directory: Path) -> None:
-    """Make a directory for its owner alone, durably; one that is there stays as it is.
+    """Create a directory with mode 0700, durably; leave an existing one as it is.
 
     Raises:
         OSError: it cannot be made.

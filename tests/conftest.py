@@ -1,26 +1,45 @@
 """Fixtures every room of the tests uses: databases, ports, units of work."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine, text
 
 from devtools.postgres import Cluster, cluster
-from portal.db.session import Database, make_engine
+from devtools.scratch import scratch_directory
+from licensing.names import ROLES
+from portal.db import migrate
+from portal.db.session import Database
 from portal.gateways.rate_limits import DatabaseRateLimiter
 from portal.gateways.secret_box import AesGcmBox
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Policy, Ports, Transactions
 from portal.services.keys import init_keys
-from tests.databases import copied_file, fresh_database, make_template, migrated_file
+from tests.databases import (
+    PREPARED,
+    TEMPLATE,
+    Engines,
+    copied_file,
+    fresh_database,
+    make_template,
+    migrated_file,
+)
 from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemorySigners
+from tests.spread import PROVE, examples
+
+# For `tmp_path` and for programs that tests start.
+tempfile.tempdir = os.environ["TMPDIR"] = str(scratch_directory())
 
 settings.register_profile(
     "tests",
     deadline=None,
-    derandomize=bool(os.environ.get("CI")),
+    # The same examples each time, so that the gate passes or fails for what was changed.
+    derandomize=not PROVE,
+    max_examples=examples(100, 500),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("tests")
@@ -29,11 +48,22 @@ ORIGIN = "http://127.0.0.1:8000"
 COMMAND = Actor("command")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that at the end no worker waits for the other.
+
+    Groups come first: each is one piece of work, and those of the browser are the largest.
+    """
+    items.sort(
+        key=lambda item: [item.get_closest_marker(each) is None for each in ("slow", "xdist_group")]
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
-    """A PostgreSQL server of this process, with the migrated template."""
+    """A PostgreSQL server of this process, with its templates."""
     with cluster() as running:
         make_template(running)
+        make_template(running, PREPARED, prepare)
         yield running
 
 
@@ -43,41 +73,53 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return migrated_file(tmp_path_factory.mktemp("migrated"))
 
 
+@pytest.fixture(scope="session")
+def sqlite_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that `portal init` has prepared."""
+    return migrated_file(tmp_path_factory.mktemp("prepared"), prepare)
+
+
+@pytest.fixture(scope="session")
+def engines() -> Engines:
+    """The engines of this process."""
+    return Engines()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh, migrated database, on each kind in turn."""
+    """The URL of a fresh, migrated database, on each kind in turn.
+
+    Tests of a prepared portal get a copy of one: making keys each time would cost as much again.
+    """
+    prepared = "transactions" in request.fixturenames
     if request.param == "sqlite":
-        yield copied_file(request.getfixturevalue("sqlite_template"), tmp_path)
+        template = "sqlite_prepared" if prepared else "sqlite_template"
+        yield copied_file(request.getfixturevalue(template), tmp_path)
         return
-    with fresh_database(request.getfixturevalue("postgres")) as url:
+    running = request.getfixturevalue("postgres")
+    with fresh_database(running, PREPARED if prepared else TEMPLATE) as url:
         yield url
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database_url: str, engines: Engines) -> Iterator[Database]:
     """A fresh, migrated database."""
-    opened = Database(make_engine(database_url))
-    yield opened
-    opened.dispose()
+    with engines.over(database_url) as engine:
+        yield Database(engine)
 
 
 @pytest.fixture
-def clock(database_url: str) -> FakeClock:
-    """The clock of the portal under test.
-
-    On PostgreSQL it starts at the real time: signing compares it with the database's.
-    """
-    return FakeClock() if database_url.startswith("sqlite") else _at_the_servers_time(database_url)
+def clock(database: Database) -> FakeClock:
+    """The clock of the portal under test."""
+    return clock_of(database)
 
 
-def _at_the_servers_time(url: str) -> FakeClock:
-    from sqlalchemy import text
-
-    engine = make_engine(url)
-    with engine.connect() as connection:
-        at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    engine.dispose()
-    return FakeClock(at)
+def clock_of(database: Database) -> FakeClock:
+    """Return a clock: on PostgreSQL at the real time, for signing compares it with the server's."""
+    if not database.is_postgresql:
+        return FakeClock()
+    with database.reading() as session:
+        return FakeClock(session.execute(text("SELECT clock_timestamp()")).scalar_one())
 
 
 @pytest.fixture
@@ -89,6 +131,23 @@ def signers() -> MemorySigners:
 @pytest.fixture
 def transactions(database: Database, clock: FakeClock, signers: MemorySigners) -> Transactions:
     """Units of work over a database that `portal init` has prepared."""
+    for role in ("root", *ROLES):
+        signers.make(role)
+    return units_of_work(database, clock, signers)
+
+
+def prepare(engine: Engine) -> None:
+    """Do what `portal init` does."""
+    migrate.upgrade(engine)
+    database, signers = Database(engine), MemorySigners()
+    opened = units_of_work(database, clock_of(database), signers)
+    with opened.writing(COMMAND) as context:
+        init_keys(context, signers)
+    publish_bundle(opened, COMMAND)
+
+
+def units_of_work(database: Database, clock: FakeClock, signers: MemorySigners) -> Transactions:
+    """Open units of work with the fakes of the ports."""
     randomness = FakeRandomness()
     ports = Ports(
         clock=clock,
@@ -98,9 +157,4 @@ def transactions(database: Database, clock: FakeClock, signers: MemorySigners) -
         signers=signers,
         limiter=DatabaseRateLimiter(database),
     )
-    opened = Transactions(database, ports, Policy(origin=ORIGIN))
-    with opened.writing(COMMAND) as context:
-        init_keys(context, signers)
-    with opened.writing(COMMAND) as context:
-        publish_bundle(context)
-    return opened
+    return Transactions(database, ports, Policy(origin=ORIGIN))

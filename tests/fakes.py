@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from licensing.keys import key_id
-from portal.domain.ports import Mail, MailUndelivered, NewKey, Signer, SignerUnavailable
+from portal.domain.ports import (
+    Mail,
+    MailUndelivered,
+    NewKey,
+    Signer,
+    Signers,
+    SignerUnavailable,
+)
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -99,13 +106,42 @@ class MemorySigners:
 
 
 @dataclass
+class BusySigners:
+    """Somebody's keys; while each signature is made, something else happens."""
+
+    signers: Signers
+    meanwhile: Callable[[], object]
+
+    def signer(self, role: str, uri: str, keyid: str) -> Signer:
+        return BusySigner(self.signers.signer(role, uri, keyid), self.meanwhile)
+
+
+@dataclass
+class BusySigner:
+    """One such key."""
+
+    signer: Signer
+    meanwhile: Callable[[], object]
+
+    @property
+    def keyid(self) -> str:
+        return self.signer.keyid
+
+    def sign(self, message: bytes) -> bytes:
+        self.meanwhile()
+        return self.signer.sign(message)
+
+
+@dataclass
 class FakeMailer:
-    """Keeps what was sent; `broken` makes it refuse."""
+    """Keeps what was sent; `broken` makes it refuse, and meanwhile something else may happen."""
 
     sent: list[Mail] = field(default_factory=list)
     broken: bool = False
+    meanwhile: Callable[[], object] = lambda: None
 
     def send(self, mail: Mail) -> None:
+        self.meanwhile()
         if self.broken:
             raise MailUndelivered("the mail server does not answer")
         self.sent.append(mail)

@@ -1,5 +1,5 @@
-"""`make bench`: renewals per second of the real endpoint beside a floor.
+"""`make bench`: renewals a second at the real endpoint, compared with a floor.
 
-The floor does what no renewal can do without, under the same gunicorn and over the same database.
-How it is measured is told in `docs/contributing/bench.md`.
+The floor does only the work no renewal can avoid, under the same gunicorn and with the same
+database. `docs/contributing/bench.md` describes the method.
 """

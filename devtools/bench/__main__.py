@@ -1,7 +1,7 @@
-"""Run the bench: `python -m devtools.bench [--seconds 15] [--instances 64]`.
+"""Runs the bench: `python -m devtools.bench [--seconds 15] [--instances 64]`.
 
-The servers are driven in turn, a slice of seconds each, so that a noisy machine treats both alike.
-The last line is `ratio: ` and the portal's rate over the floor's.
+The servers are driven in turn, a few seconds each, so that a noisy machine affects both alike. The
+last line is `ratio: ` and the portal's rate divided by the floor's.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Side:
 
 
 class Load:
-    """The process with the instances."""
+    """The process that generates the load."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -91,7 +91,7 @@ class Load:
 
 @contextmanager
 def loading() -> Iterator[Load]:
-    """Run the load's process while the block runs."""
+    """Run the load process while the block runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "devtools.bench.load"],
         cwd=ROOT,
@@ -107,7 +107,7 @@ def loading() -> Iterator[Load]:
 
 
 def drive(load: Load, side: Side, database: int, seconds: float) -> None:
-    """Drive one server for a slice and add up what was seen."""
+    """Drive one server for a slice and add up the results."""
     servers, rows = cpu_seconds(side.server.pid), cpu_seconds(database)
     own = own_cpu_seconds(load.process.pid)
     seen = load.ask(do="drive", port=side.server.port, seconds=seconds)
@@ -126,7 +126,7 @@ def drive(load: Load, side: Side, database: int, seconds: float) -> None:
 
 
 def report(sides: dict[str, Side]) -> None:
-    """Print what both did, side by side."""
+    """Print the results of both, side by side."""
     rows: list[tuple[str, list[str]]] = [
         ("renewals a second", [f"{side.rate:.1f}" for side in sides.values()]),
         ("server CPU ms each", [f"{s.each_ms(s.server_cpu_s):.2f}" for s in sides.values()]),
@@ -205,10 +205,10 @@ def run(seconds: float, instances: int) -> None:
 
 
 def main() -> int:
-    """Parse the arguments and run; 1 when the run cannot be counted."""
+    """Parse the arguments and run; return 1 if the run cannot be counted."""
     parser = argparse.ArgumentParser(prog="devtools.bench", description=__doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="for each server")
-    parser.add_argument("--instances", type=int, default=64, help="requests under way at once")
+    parser.add_argument("--instances", type=int, default=64, help="concurrent requests")
     arguments = parser.parse_args()
     if not 1 <= arguments.instances <= MOST_INSTANCES or arguments.seconds <= 0:
         parser.error(f"--instances is 1 to {MOST_INSTANCES}, --seconds above 0")

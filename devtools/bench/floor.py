@@ -1,8 +1,8 @@
-"""The floor: a bare WSGI application that does only what no renewal can do without.
+"""The floor: a bare WSGI application that does only the work no renewal can avoid.
 
-A request costs it one Ed25519 verify of what was posted, one committed SQL statement that moves a
-row and inserts another, and one Ed25519 sign. It checks nothing else and knows no protocol; its
-answer is about as long as a lease. gunicorn serves it with the portal's own settings.
+Each request costs one Ed25519 verification of the body, one committed SQL statement that updates a
+row and inserts another, and one Ed25519 signature. The floor checks nothing else and knows no
+protocol; its answer is about as long as a lease. gunicorn serves it with the portal's settings.
 """
 
 import base64
@@ -22,7 +22,7 @@ from licensing.names import LEASE_REQUEST_TYPE, LEASE_TYPE
 DATABASE = "BENCH_DATABASE"
 KEYS = "BENCH_KEYS"
 FILLER_BYTES = 1000
-"""What a lease holds besides epoch and seq."""
+"""The size of a lease without epoch and seq."""
 
 TABLES = """
 CREATE TABLE floor_instances (
@@ -56,7 +56,7 @@ _local = threading.local()
 
 
 def prepare(conninfo: str, keyids: Iterable[str]) -> None:
-    """Make the floor's tables, with a row for each instance."""
+    """Create the floor's tables, with a row for each instance."""
     with psycopg.connect(conninfo) as connection:
         connection.execute(TABLES)
         for keyid in keyids:
@@ -84,7 +84,7 @@ def _connection() -> psycopg.Connection[Any]:
 def application(
     environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]
 ) -> list[bytes]:
-    """Answer a request that was signed."""
+    """Answer a signed request."""
     length = environ.get("CONTENT_LENGTH")
     if not length:
         start_response("200 OK", [("Content-Length", "0")])

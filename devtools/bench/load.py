@@ -1,12 +1,12 @@
-"""The load: instances that renew as fast as they are answered, over connections that are kept.
+"""The load: instances that renew as fast as they get answers, over persistent connections.
 
-It is a process of its own, told what to do by JSON lines: `enroll` once, then `drive` for a span of
-seconds, again and again. The client does the same for every server: read the answer, take hash and
-number of the lease in it, sign the next request, send it. Each instance waits for its answer, so
-there are as many requests under way as there are instances.
+It is a process of its own that takes orders as JSON lines: `enroll` once, then `drive` for some
+seconds, again and again. The client does the same for every server: read the answer, take the hash
+and number of the lease, sign the next request and send it. Each instance waits for its answer, so
+there are as many concurrent requests as instances.
 
-An answer that a server cut off by closing its connection (gunicorn replaces its workers now and
-then) is asked for once more with the same bytes, as the protocol wants it.
+If a server closes a connection without an answer (gunicorn replaces its workers from time to time),
+the request is sent again with the same bytes, as the protocol requires.
 """
 
 import base64
@@ -25,13 +25,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from licensing.encoding import crockford
 from licensing.envelope import pae
 from licensing.keys import key_id
 from licensing.names import ENROLLMENT_REQUEST_TYPE, LEASE_REQUEST_TYPE
-from portal.domain.identifiers import crockford
 
 PATIENCE_S = 30.0
-"""How long an answer may take before the run is given up."""
+"""How long an answer may take, in seconds, before the run is given up."""
 CHUNK_BYTES = 65536
 
 
@@ -50,7 +50,7 @@ class Instance:
     """The payload of the next request."""
 
     def sign(self, payload_type: str, value: dict[str, Any]) -> bytes:
-        """Return a signed document as it is posted."""
+        """Return a signed document as the body of a request."""
         payload = _encode(value)
         sig = base64.b64encode(self.key.sign(pae(payload_type, payload)))
         return b'{"payload":"%b","payloadType":"%b","signatures":[{"keyid":"%b","sig":"%b"}]}' % (
@@ -61,7 +61,7 @@ class Instance:
         )
 
     def hold(self, envelope: dict[str, Any]) -> None:
-        """Take a lease as the one the next request continues."""
+        """Note the lease that the next request continues from."""
         payload = base64.b64decode(envelope["payload"])
         lease = json.loads(payload)
         self.request["prev_epoch"] = lease["epoch"]
@@ -116,11 +116,11 @@ def enroll(order: dict[str, Any]) -> Instance:
 
 @dataclass
 class Slice:
-    """What was seen while one server was driven."""
+    """The results of driving one server."""
 
     seconds: float
     answers: int = 0
-    """All with status 200, those that came after the end included."""
+    """All answers with status 200, including those after the end."""
     in_time: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     resent: int = 0
@@ -137,7 +137,7 @@ class Line:
         self.body = b""
         self.sent_at = 0.0
         self.fresh = True
-        """Whether no answer has come over this connection yet."""
+        """Whether this connection has not given an answer yet."""
         self.socket = self._connect()
 
     def _connect(self) -> socket.socket:
@@ -146,7 +146,7 @@ class Line:
         return made
 
     def reconnect(self) -> None:
-        """Send the request under way once more, over a new connection."""
+        """Send the current request again, over a new connection."""
         self.socket.close()
         self.socket = self._connect()
         self.fresh = True
@@ -159,7 +159,7 @@ class Line:
         self.send()
 
     def send(self) -> None:
-        """Send the request under way."""
+        """Send the current request."""
         self.received = b""
         self.socket.sendall(
             b"POST /v1/leases HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
@@ -168,7 +168,7 @@ class Line:
         )
 
     def read(self) -> tuple[int, bytes] | None:
-        """Read what has come; return status and body once the answer is whole.
+        """Read what has arrived; return status and body once the answer is complete.
 
         Raises:
             ConnectionError: the server closed the connection.
@@ -190,11 +190,11 @@ class Line:
 
 
 def drive(instances: list[Instance], port: int, seconds: float) -> Slice:
-    """Let all instances renew at one server for a span, then wait for the last answers.
+    """Let all instances renew at one server for some time, then wait for the last answers.
 
     Raises:
-        TimeoutError: answers stay away.
-        ConnectionError: the server closes even fresh connections.
+        TimeoutError: an answer takes too long.
+        ConnectionError: the server closes even new connections.
     """
     seen = Slice(seconds)
     lines = [Line(instance, port) for instance in instances]
@@ -242,7 +242,7 @@ def drive(instances: list[Instance], port: int, seconds: float) -> Slice:
 
 
 def main() -> None:
-    """Do what the lines of standard input say; answer each with a line."""
+    """Carry out the orders on standard input; answer each with a line."""
     instances: list[Instance] = []
     enrolled: list[dict[str, Any]] = []
     held: dict[int, list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""The servers under the load, and the CPU time their processes spend."""
+"""The servers under load, and the CPU time their processes use."""
 
 import os
 import signal
@@ -33,12 +33,12 @@ class Server:
 
     @property
     def origin(self) -> str:
-        """Where it listens."""
+        """The address it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
 
 def free_port() -> int:
-    """Return a port of loopback nobody listens on."""
+    """Return a port on loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -93,12 +93,12 @@ def _stat(pid: int) -> list[str] | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; state and parent follow it.
+    # The name, in parentheses, may contain anything; state and parent follow it.
     return text.rpartition(")")[2].split()
 
 
 def cpu_seconds(parent: int) -> float:
-    """Return the CPU time of a process's children so far, those that ended included.
+    """Return the CPU time of a process's children so far, including those that have ended.
 
     Source: proc_pid_stat(5): fields 4 (parent), 14 to 17 (utime, stime, and those of the children
     that ended).

@@ -1,4 +1,4 @@
-"""A portal with one license for many instances, and the check of what a run left behind."""
+"""A portal with one license for many instances, and the check of its database after a run."""
 
 import base64
 import json
@@ -35,12 +35,12 @@ COMMAND = Actor("command")
 DATABASE = "bench"
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 MOST_INSTANCES = 100
-"""The uses of one code, and the enrollments the portal allows from one address at a time."""
+"""The portal allows this many uses of a code, and enrollments from one address at a time."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A portal that was set up, and what an instance needs to enroll."""
+    """A portal that is set up, and what an instance needs to enroll."""
 
     environment: Mapping[str, str]
     transactions: Transactions
@@ -51,7 +51,7 @@ class Site:
 
 
 def make_database(cluster: Cluster) -> str:
-    """Make the database of a run; return the connection string.
+    """Create the database of a run; return the connection string.
 
     Raises:
         BenchFailed: the server does not write commits to the disk.
@@ -69,7 +69,7 @@ def make_database(cluster: Cluster) -> str:
 
 @contextmanager
 def site(cluster: Cluster, directory: Path, port: int, instances: int) -> Iterator[Site]:
-    """Set a portal up, with a license in lease mode and a code for this many instances."""
+    """Set up a portal with a license in lease mode and a code for this many instances."""
     conninfo = make_database(cluster)
     environment = {
         "PORTAL_DATA_DIR": str(directory / "data"),
@@ -120,7 +120,7 @@ def check_chains(made: Site, instances: int, renewals: int) -> int:
 
     Raises:
         BenchFailed: a number is missing, a link is broken, a lease does not verify, or there are
-            more or fewer leases than the instances were given.
+            more or fewer leases than the instances received.
     """
     with made.transactions.reading(COMMAND) as context:
         trust = KeysetTrust(current_keyset(context).document)

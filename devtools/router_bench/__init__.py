@@ -1,5 +1,5 @@
-"""What the license guard costs a request: `make router-bench`.
+"""`make router-bench`: measures what the license guard costs a request.
 
-One upstream that takes 200 ms for each completion; the same server in front of it twice, with the
-guard (license, budget, journal on disk) and without; 32 callers at once, driven in turn.
+One upstream takes 200 ms for each completion. In front of it the same server runs twice, once with
+the guard (license, budget, journal on disk) and once without. 32 callers drive them in turn.
 """

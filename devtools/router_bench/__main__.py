@@ -1,7 +1,7 @@
-"""Run the bench: `python -m devtools.router_bench [--rounds 6] [--seconds 4] [--callers 32]`.
+"""Runs the bench: `python -m devtools.router_bench [--rounds 6] [--seconds 4] [--callers 32]`.
 
-The last line is one JSON object with the ratios. Ends with status 1 when the guard adds 5 % or more
-to the median latency, or takes 5 % or more of the throughput, or any answer was not 200.
+The last line is one JSON object with the ratios. Exits 1 if the guard adds 5 % or more to the
+median latency, takes 5 % or more of the throughput, or any answer was not 200.
 """
 
 import argparse
@@ -38,7 +38,7 @@ BODY = {
 
 
 class BenchFailed(Exception):
-    """There is no ratio."""
+    """The run gives no ratio; the message says why."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Side:
 
 @contextmanager
 def running(command: list[str], rows: Path) -> Iterator[str]:
-    """Run a server of this bench; give its address."""
+    """Run a server of this bench while the block runs; yield its address."""
     with rows.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
     try:
@@ -71,7 +71,7 @@ def running(command: list[str], rows: Path) -> Iterator[str]:
 
 
 async def drive(side: Side, callers: int, seconds: float, *, counts: bool) -> None:
-    """Let callers ask one after another, all at once."""
+    """Let all callers send requests at the same time, each one after another."""
     taken: list[float] = []
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:

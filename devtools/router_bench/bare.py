@@ -1,6 +1,6 @@
-"""The router's surfaces without a guard: every request is let in, nothing is counted.
+"""The router's surfaces without a guard: every request is admitted, and nothing is counted.
 
-`python -m devtools.router_bench.bare CONFIG` prints its port.
+`python -m devtools.router_bench.bare CONFIG` prints its address.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from aiohttp import web
 
 from router.clock import unix_now
 from router.config import load_config
-from router.decision import Decision
-from router.guard import Guard
-from router.surfaces import Surfaces
+from router.documents.decision import Decision
+from router.serve.guard import Guard
+from router.serve.surfaces import Surfaces
 
 
 class Unguarded:
-    """Permits everything, for ever."""
+    """Permits everything, forever."""
 
     journal = None
     state = None

@@ -15,7 +15,7 @@ ANSWER = {
 
 
 async def complete(request: web.Request) -> web.Response:
-    """Answer."""
+    """Answer a completion."""
     await request.read()
     await asyncio.sleep(ANSWER_S)
     return web.json_response(ANSWER)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment from the locked requirements and installs the project in it.
+# Creates the virtual environment from the locked requirements and installs the project into it.
 set -eu
 
 missing=""

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs tests need (PostgreSQL, Chromium, curl) where they are missing and that is
+# Installs the programs tests need (PostgreSQL, Chromium, curl) if they are missing and that is
 # permitted; otherwise says what to install.
 set -eu
 
@@ -21,7 +21,7 @@ fi
 echo "make test: installing $missing"
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
-# The tests start servers of their own; Debian's cluster is not wanted.
+# The tests start servers of their own, so Debian's cluster is not needed.
 if [ -n "$as_root" ] || [ "$(id -u)" = 0 ]; then
     $as_root sh -c 'mkdir -p /etc/postgresql-common && [ -e /etc/postgresql-common/createcluster.conf ] ||
         echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf'

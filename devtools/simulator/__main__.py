@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
@@ -52,34 +53,51 @@ class Server(ThreadingHTTPServer):
             ValueError, TypeError: an option cannot be used.
         """
         portal = self.faults.simulator
-        if act == "fault":
-            names = [str(each) for each in options["faults"]]
-            if unknown := [name for name in names if name not in FAULTS]:
-                raise ValueError(f"no faults {unknown}; known are {sorted(FAULTS)}")
-            self.faults.queue.extend(names)
-        elif act == "hold":
-            portal.hold(held=bool(options.get("held", True)))
-        elif act == "issue":
-            portal.issue(overlap_s=int(options.get("overlap_s", 7 * 86_400)))
-        elif act == "revoke":
-            portal.revoke()
-        elif act == "rotate":
-            portal.rotate(roots=bool(options.get("roots", False)))
-        elif act == "backup":
-            self.kept = portal.backup()
-        elif act == "restore":
-            if self.kept is None:
-                raise ValueError("there is no backup")
-            portal.restore(self.kept)
-        elif act == "resolve":
-            portal.resolve_clone()
-        elif act == "advance":
-            self.ahead_s += int(options["seconds"])
-        elif act == "code":
-            return {"code": portal.code(int(options.get("uses", 1)))}
-        elif act != "log":
-            raise KeyError(act)
+        acts: dict[str, Callable[[], object]] = {
+            "fault": lambda: self.queue_faults([str(each) for each in options["faults"]]),
+            "hold": lambda: portal.hold(held=bool(options.get("held", True))),
+            "issue": lambda: portal.issue(overlap_s=int(options.get("overlap_s", 7 * 86_400))),
+            "revoke": portal.revoke,
+            "rotate": lambda: portal.rotate(roots=bool(options.get("roots", False))),
+            "backup": self.back_up,
+            "restore": self.restore,
+            "resolve": portal.resolve_clone,
+            "advance": lambda: self.advance(int(options["seconds"])),
+            "code": lambda: portal.code(int(options.get("uses", 1))),
+            "log": lambda: None,
+        }
+        outcome = acts[act]()
+        if act == "code":
+            return {"code": outcome}
         return {"log": portal.log, "passed": self.faults.passed}
+
+    def queue_faults(self, names: list[str]) -> None:
+        """Let the next requests meet these faults, one each.
+
+        Raises:
+            ValueError: a name is unknown.
+        """
+        if unknown := [name for name in names if name not in FAULTS]:
+            raise ValueError(f"no faults {unknown}; known are {sorted(FAULTS)}")
+        self.faults.queue.extend(names)
+
+    def back_up(self) -> None:
+        """Keep a copy of the portal's database."""
+        self.kept = self.faults.simulator.backup()
+
+    def restore(self) -> None:
+        """Go back to the copy.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.kept is None:
+            raise ValueError("there is no backup")
+        self.faults.simulator.restore(self.kept)
+
+    def advance(self, seconds: int) -> None:
+        """Move the portal's time ahead."""
+        self.ahead_s += seconds
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,9 +107,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        """Answer a GET."""
         self._pass("GET", b"")
 
     def do_POST(self) -> None:
+        """Answer a POST."""
         length = int(self.headers.get("Content-Length", 0))
         self._pass("POST", self.rfile.read(min(length, 1024 * 1024)))
 

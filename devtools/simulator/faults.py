@@ -23,10 +23,10 @@ def _problem(status: int, code: str, **headers: str) -> Fault:
         '"next_action": "Nothing."}'
     )
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda ask: Answer(status, text.encode(), _PROBLEM, named)
+    return lambda _: Answer(status, text.encode(), _PROBLEM, named)
 
 
-def _lose_request(ask: Ask) -> Answer | None:
+def _lose_request(_: Ask) -> Answer | None:
     return None
 
 
@@ -41,7 +41,7 @@ def _cut_answer(ask: Ask) -> Answer | None:
 
 
 def _page(status: int) -> Fault:
-    return lambda ask: Answer(status, b"<html>Please sign in to the network</html>", "text/html")
+    return lambda _: Answer(status, b"<html>Please sign in to the network</html>", "text/html")
 
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -53,9 +53,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "conflict": _problem(409, "clone-suspected"),
     "page": _page(200),
     "forbidden-page": _page(403),
-    "redirect": lambda ask: Answer(
-        302, b"", "text/html", {"Location": "https://elsewhere.example"}
-    ),
+    "redirect": lambda _: Answer(302, b"", "text/html", {"Location": "https://elsewhere.example"}),
     "forged-refusal": _problem(403, "license-mismatch"),
 }
 

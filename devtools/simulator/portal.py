@@ -28,7 +28,7 @@ from devtools.vectors.keys import (
     TestKey,
 )
 from licensing.document import Document
-from licensing.encoding import b64decode, parse_json, sha256_hex
+from licensing.encoding import b64decode, crockford, parse_json, sha256_hex
 from licensing.enrollment import LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
 from licensing.errors import LicensingError
@@ -39,7 +39,6 @@ from licensing.request_body import RequestBody, read_lease_request, read_request
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import Verified, verify_keyset
 from portal.domain.errors import NotFound, PortalError
-from portal.domain.identifiers import crockford
 from portal.domain.lease_errors import (
     EnrollmentRefused,
     KeyEnrolled,
@@ -293,8 +292,11 @@ class Simulator:
             LICENSE.keyid: (LICENSE, "license"),
             REVOCATION.keyid: (REVOCATION, "revocation"),
             LEASE.keyid: (LEASE, "lease"),
-            self.db.lease_key.keyid: (self.db.lease_key, "lease"),
         }
+        for each in range(2, number + 1):
+            # A lease that is held, or an answer that waits, may be signed by any of them.
+            key = FILLERS[each % len(FILLERS)]
+            used[key.keyid] = (key, "lease")
         keyset = Keyset(
             typ=Keyset.TYP,
             iss=ISSUER,

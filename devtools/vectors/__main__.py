@@ -1,4 +1,4 @@
-"""Write `licensing/vectors/*.json`; with `--check` say which files differ, and exit 1."""
+"""Writes `licensing/vectors/*.json`; with `--check`, names the files that differ and exits 1."""
 
 import argparse
 import json

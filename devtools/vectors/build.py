@@ -1,6 +1,6 @@
 """What all topics are built from: base payloads, envelopes, keysets and cases.
 
-Nothing here checks anything: a case must be able to carry what a verifier refuses.
+Nothing here checks anything, because a case must be able to contain what a verifier refuses.
 """
 
 import base64
@@ -27,12 +27,12 @@ from devtools.vectors.keys import (
 )
 
 NOW: Final = 1_800_000_000
-"""2027-01-15T08:00:00Z; the `now_at` of each test that does not say otherwise."""
+"""2027-01-15T08:00:00Z: the `now_at` of every test that does not name another."""
 DAY_S: Final = 86_400
 ISSUED: Final = NOW - 10_000
 EXPIRES: Final = NOW + 30 * DAY_S
 WINDOW: Final = (NOW - 200 * DAY_S, NOW + 200 * DAY_S)
-"""In which the active keys may sign."""
+"""When the active keys may sign."""
 RETIRED_WINDOW: Final = (NOW - 900 * DAY_S, NOW - 100 * DAY_S)
 KEYSET_ISSUED: Final = NOW - 100 * DAY_S
 ZERO_SHA256: Final = "0" * 64
@@ -42,7 +42,7 @@ PREFIX: Final = "application/vnd.metrum."
 
 Object = dict[str, Any]
 OMIT: Final = object()
-"""As a changed value: leave the field out."""
+"""Given as a changed value, this leaves the field out."""
 
 
 def identifier(prefix: str, number: int) -> str:
@@ -57,7 +57,7 @@ def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Object:
 
 
 def dumps(value: object) -> bytes:
-    """Write JSON as canonical payloads are written, without judging what is written."""
+    """Write JSON in canonical form, without checking the value."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
         "utf-8", "surrogatepass"
     )
@@ -180,7 +180,7 @@ BASES: Final = MappingProxyType(
         "release-request": _RELEASE_REQUEST,
     }
 )
-"""For each kind but the keyset the least that is valid."""
+"""The smallest valid payload of each kind except the keyset."""
 
 SIGNERS: Final = MappingProxyType(
     {
@@ -205,7 +205,7 @@ def payload_type(kind: str) -> str:
 
 
 def pae(kind: str, body: bytes) -> bytes:
-    """Return DSSE's signing input; `kind` is a whole payload type."""
+    """Return DSSE's signing input; `kind` is a complete payload type."""
     text = kind.encode()
     return b"DSSEv1 %d %b %d %b" % (len(text), text, len(body), body)
 
@@ -216,14 +216,14 @@ def signature(keyid: str, sig: bytes) -> Object:
 
 
 def flipped(sig: bytes) -> bytes:
-    """Return the signature with one bit changed: well-formed, and wrong."""
+    """Return the signature with one bit changed: well-formed but wrong."""
     return sig[:10] + bytes([sig[10] ^ 1]) + sig[11:]
 
 
 def sign(
     kind: str, body: bytes, *signers: TestKey, wrong: tuple[TestKey, ...] = (), as_type: str = ""
 ) -> Object:
-    """Return the envelope's JSON value. Signers who are also in `wrong` sign wrongly."""
+    """Return the envelope's JSON value. The signatures of signers in `wrong` are wrong."""
     named = as_type or payload_type(kind)
     message = pae(named, body)
     entries = []
@@ -285,31 +285,31 @@ _KEYSET: Final[Object] = {
 
 
 def keyset_payload(**changes: Any) -> bytes:
-    """Return the payload of the keyset of most groups with some fields changed."""
+    """Return the payload of the common keyset with some fields changed."""
     return dumps(changed(_KEYSET, changes))
 
 
 def signed_keyset(
     *signers: TestKey, wrong: tuple[TestKey, ...] = (), body: bytes | None = None, **changes: Any
 ) -> bytes:
-    """Return the file of a keyset; without signers the first two roots sign."""
+    """Return the file of a keyset; by default the first two roots sign."""
     payload_bytes = keyset_payload(**changes) if body is None else body
     return pack(sign("keyset", payload_bytes, *(signers or (ROOT_1, ROOT_2)), wrong=wrong))
 
 
 KEYSET: Final = signed_keyset()
-"""Version 3, two of three roots."""
+"""The common keyset: version 3, signed by two of three roots."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test: a file, when it is verified, and what must come of it."""
+    """One test: a file, the time to verify it at, and the expected result."""
 
     name: str
     comment: str
     envelope: bytes
     code: str | None = None
-    """None: valid."""
+    """None if the file is valid."""
     options: Object = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     now: int = NOW

@@ -1,4 +1,4 @@
-"""Topic `envelope`: one right license, written in every way an envelope may and may not be."""
+"""Topic `envelope`: one correct license, written in every way an envelope may or may not be."""
 
 from collections.abc import Iterator
 
@@ -199,7 +199,7 @@ def _with_last_bits(text: str) -> str:
 
 
 def _padded_bodies() -> tuple[bytes, bytes]:
-    """Two right payloads: one whose base64 ends in one `=`, one with `+` and `/` in it."""
+    """Two correct payloads: one whose base64 ends in one `=`, one whose base64 has `+` and `/`."""
     named = [payload(KIND, customer_name="?" * 20 + "~" * 20 + "x" * more) for more in range(3)]
     one_pad = next(body for body in named if len(body) % 3 == 2)
     return one_pad, next(body for body in named if {"+", "/"} & set(b64(body)))

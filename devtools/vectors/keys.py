@@ -1,6 +1,6 @@
-"""TEST KEYS, made from published seeds. Whoever reads this file can sign with them.
+"""TEST KEYS, made from published seeds. Anybody who reads this file can sign with them.
 
-Release builds refuse them by key id: see `licensing.test_keys`.
+Release builds refuse them by key id: see `router.documents.test_keys`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ SEED_TEXT: Final = "smart router test key: "
 
 @dataclass(frozen=True)
 class TestKey:
-    """A key anybody can make: its private half follows from its name."""
+    """A key that anybody can make: its private half follows from its name."""
 
     __test__ = False  # the name begins with Test, and pytest shall not take it for one
 
@@ -74,7 +74,7 @@ REVOCATION_COMPROMISED: Final = TestKey("revocation compromised", "revocation")
 INSTANCE: Final = TestKey("instance", "instance")
 OTHER_INSTANCE: Final = TestKey("other instance", "instance")
 FILLERS: Final = tuple(TestKey(f"filler {number}", "license") for number in range(1, 9))
-"""Keys no keyset lists, to fill envelopes with."""
+"""Keys that no keyset lists, to fill envelopes with."""
 
 TEST_KEYS: Final = (
     ROOT_1,

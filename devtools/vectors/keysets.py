@@ -1,4 +1,4 @@
-"""Topic `keyset`: keysets under their own roots, and as updates of a held one."""
+"""Topic `keyset`: keysets under their own roots, and as updates of another keyset."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -53,7 +53,7 @@ def _fields(name: str, comment: str, /, **changes: Any) -> Case:
 
 
 def _raw_key(raw: bytes) -> Object:
-    """A document key of these bytes, under the key id they would have."""
+    """A document key with these bytes, under the key id they would have."""
     return key_entry(LICENSE, keyid=key_id(raw), public_key=b64(raw))
 
 
@@ -242,7 +242,7 @@ def _update(
     now: int = NOW,
     keyset: bytes = KEYSET,
 ) -> Case:
-    """A keyset that shall take the place of the group's."""
+    """A keyset that is to replace the group's."""
     options: Object = {"update": True}
     if steps:
         options["steps_b64"] = [b64(step) for step in steps]

@@ -1,4 +1,4 @@
-"""Topic `lease`: a lease as a document. Whether it still serves is not asked here."""
+"""Topic `lease`: a lease as a document; whether it still allows serving is not tested here."""
 
 from collections.abc import Iterator
 from typing import Any

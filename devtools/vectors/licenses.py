@@ -45,12 +45,12 @@ def _case(name: str, comment: str, code: str | None = None, /, *flags: str, **ch
 
 
 def _schema(name: str, comment: str, /, **changes: Any) -> Case:
-    """A payload its JSON Schema refuses."""
+    """A payload that its JSON Schema refuses."""
     return _case(name, comment, "malformed-payload", "schema", **changes)
 
 
 def _fields(name: str, comment: str, /, **changes: Any) -> Case:
-    """A payload whose fields contradict one another, or a length in bytes."""
+    """A payload whose fields contradict each other, or with a wrong length in bytes."""
     return _case(name, comment, "malformed-payload", "beyond-schema", **changes)
 
 
@@ -353,7 +353,7 @@ def _rows() -> Iterator[Case]:
 
 
 def _order() -> Iterator[Case]:
-    """Two neighbors of the table fail at once: the first decides."""
+    """Two neighboring rows of the table fail together, and the first decides."""
     flag = "order"
     body = payload(KIND, revision=0)
     yield case(

@@ -1,4 +1,4 @@
-"""Topic `payload`: restricted canonical JSON, in licenses that are rightly signed."""
+"""Topic `payload`: restricted canonical JSON, in correctly signed licenses."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ _BODY = payload(KIND)
 
 
 def _raw(name: str, comment: str, body: bytes, code: str | None = "malformed-payload") -> Case:
-    """A payload of these bytes."""
+    """A payload with these bytes."""
     return case(KIND, name, comment, pack(sign(KIND, body)), code)
 
 

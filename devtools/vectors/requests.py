@@ -24,7 +24,7 @@ RELEASE = "release-request"
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """An enrollment brings its key; for the others the verifier knows it."""
+    """An enrollment carries its key; for the others the verifier is given the key."""
     return {} if kind == ENROLLMENT else {"public_key_b64": INSTANCE.public_key}
 
 

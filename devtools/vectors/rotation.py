@@ -1,4 +1,4 @@
-"""Topic `rotation`: several signatures, of which one that counts is enough."""
+"""Topic `rotation`: several signatures, of which one valid one is enough."""
 
 from collections.abc import Iterator
 

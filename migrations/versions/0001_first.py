@@ -682,7 +682,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         for table in APPEND_ONLY:
             op.execute(f"DROP TRIGGER {table}_no_change ON {table}")
             op.execute(f"DROP TRIGGER {table}_no_truncate ON {table}")
@@ -756,7 +756,7 @@ def downgrade() -> None:
 
 def _refuse_changes(table: str, key: str) -> None:
     """Make the database refuse UPDATE, DELETE, TRUNCATE and REPLACE on `table`."""
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         op.execute(
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"

@@ -14,23 +14,23 @@ from portal.services.staff import create_staff, list_staff
 
 @click.group()
 def staff() -> None:
-    """The vendor's people."""
+    """Manage the vendor's people."""
 
 
 @staff.command("create")
 @click.option("--email", required=True)
-@click.option("--role", "roles", required=True, help="One role or several, separated by commas.")
+@click.option("--role", "roles", required=True, help="One or more roles, separated by commas.")
 @click.option("--name")
 @click.option(
     "--password-file",
     type=click.File("r"),
-    help="First line: the password. Without it a link to set one is mailed.",
+    help="File with the password on its first line. Without it, a link to set one is e-mailed.",
 )
 @json_option
 def staff_create(
     email: str, roles: str, name: str | None, password_file: Any | None
 ) -> dict[str, Any]:
-    """Make a staff person; the second factor is set up at the first sign-in."""
+    """Create a staff person, who sets up a second factor at the first sign-in."""
     opened = transactions()
     password_hash = None
     if password_file is not None:
@@ -48,7 +48,7 @@ def staff_create(
 @staff.command("list")
 @json_option
 def staff_list() -> dict[str, Any]:
-    """Show all staff with their roles."""
+    """List all staff and their roles."""
     with transactions().reading(COMMAND) as context:
         return {
             "staff": [
@@ -60,7 +60,7 @@ def staff_list() -> dict[str, Any]:
 
 @click.group()
 def account() -> None:
-    """Customer organizations."""
+    """Manage customer organizations."""
 
 
 @account.command("create")
@@ -69,7 +69,7 @@ def account() -> None:
 @click.option("--owner-name")
 @json_option
 def account_create(name: str, owner_email: str, owner_name: str | None) -> dict[str, Any]:
-    """Make an account; a new owner is mailed a link to set a password."""
+    """Create an account; a new owner is e-mailed a link to set a password."""
     with transactions().writing(COMMAND) as context:
         made = create_account(context, name=name, owner_email=owner_email, owner_name=owner_name)
     return {"account_id": made.id}
@@ -77,7 +77,7 @@ def account_create(name: str, owner_email: str, owner_name: str | None) -> dict[
 
 @click.group()
 def deployment() -> None:
-    """Installations customers run."""
+    """Manage the installations customers run."""
 
 
 @deployment.command("create")
@@ -85,7 +85,7 @@ def deployment() -> None:
 @click.option("--name", required=True)
 @json_option
 def deployment_create(account_id: str, name: str) -> dict[str, Any]:
-    """Make a deployment in an account."""
+    """Create a deployment in an account."""
     with transactions().writing(COMMAND) as context:
         made = create_deployment(context, account_id=account_id, name=name)
     return {"deployment_id": made.id}

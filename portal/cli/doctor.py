@@ -1,4 +1,4 @@
-"""`portal doctor`: looks at everything a portal needs and says how to mend what is not well."""
+"""`portal doctor`: checks everything a portal needs and says how to fix what is wrong."""
 
 import sys
 from typing import Any
@@ -43,7 +43,7 @@ def _examine(process: str | None) -> list[Finding]:
 @click.option(
     "--role",
     type=click.Choice(PROCESSES),
-    help="Expect the secrets and keys of this process alone; default: all of them.",
+    help="Expect only the secrets and keys of this process. Default: all of them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(role: str | None, as_json: bool) -> None:

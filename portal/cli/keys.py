@@ -10,19 +10,19 @@ from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, transactions, wired
 from portal.domain.errors import Conflict
 from portal.services.audit_seals import check_anchors, verify_chain
-from portal.services.bundles import publish_bundle, published_bundle
+from portal.services.bundles import bundle_facts, publish_bundle, published_bundle
 from portal.services.keys import init_keys, list_keys, published_keyset
 
 
 @click.group()
 def keys() -> None:
-    """Signing keys and the keyset that publishes them."""
+    """Manage signing keys and the keyset that publishes them."""
 
 
 @keys.command("init")
 @json_option
 def keys_init() -> dict[str, Any]:
-    """Make the root, one key of each role and the first keyset; nothing when they are there."""
+    """Create the root, one key for each role and the first keyset, unless they exist."""
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
@@ -32,7 +32,7 @@ def keys_init() -> dict[str, Any]:
 @keys.command("list")
 @json_option
 def keys_list() -> dict[str, Any]:
-    """Show roots and keys as the current keyset publishes them."""
+    """List the roots and keys in the current keyset."""
     with transactions().reading(COMMAND) as context:
         return {
             "keys": [
@@ -50,7 +50,12 @@ def keys_list() -> dict[str, Any]:
 
 
 @keys.command("keyset")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or - .")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write, or - for standard output.",
+)
 @json_option
 def keys_keyset(out: Path) -> dict[str, Any] | None:
     """Write the current signed keyset."""
@@ -61,22 +66,26 @@ def keys_keyset(out: Path) -> dict[str, Any] | None:
 
 @click.group()
 def bundle() -> None:
-    """The revocation bundle."""
+    """Manage the revocation bundle."""
 
 
 @bundle.command("publish")
 @json_option
 def bundle_publish() -> dict[str, Any]:
-    """Sign and publish a bundle now."""
-    with transactions().writing(COMMAND) as context:
-        stored = publish_bundle(context)
+    """Sign and publish a new bundle now."""
+    stored = publish_bundle(transactions(), COMMAND)
     if stored is None:
         raise Conflict("Nothing was published.")
-    return {"version": stored.version, "key_id": stored.key_id}
+    return bundle_facts(stored)
 
 
 @bundle.command("export")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or - .")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write, or - for standard output.",
+)
 @json_option
 def bundle_export(out: Path) -> dict[str, Any] | None:
     """Write the current bundle."""
@@ -87,7 +96,7 @@ def bundle_export(out: Path) -> dict[str, Any] | None:
 
 @click.group()
 def audit() -> None:
-    """The audit trail."""
+    """Check the audit trail."""
 
 
 @audit.command("check")
@@ -96,22 +105,22 @@ def audit() -> None:
     "bundles",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A bundle published before, from outside the database.",
+    help="A bundle published earlier, kept outside the database.",
 )
 @json_option
 def audit_check(bundles: tuple[Path, ...]) -> dict[str, Any]:
-    """Check every seal against its rows, and the chain against published bundles."""
+    """Check every seal against its rows, and the chain against earlier bundles."""
     with transactions().reading(COMMAND) as context:
         broken = verify_chain(context) or check_anchors(
             context, [path.read_bytes() for path in bundles]
         )
     if broken is not None:
-        raise Conflict(f"Seal {broken.seal_number} does not hold: {broken.why}.")
+        raise Conflict(f"Seal {broken.seal_number} is broken: {broken.why}.")
     return {"chain": "holds"}
 
 
 def write_file(path: Path, data: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Write a document to a file, or to standard output for `-` and then print nothing else."""
+    """Write a document to a file; for `-`, write it to standard output and print nothing else."""
     if path == Path("-"):
         sys.stdout.buffer.write(data)
         return None

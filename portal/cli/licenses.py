@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from portal.cli.acts import add_acts
 from portal.cli.keys import write_file
 from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, parse_duration, parse_limits, transactions
@@ -16,13 +17,19 @@ from portal.services.downloads import LICENSE_JSON, license_summary, record_down
 from portal.services.enrollments import create_enrollment_code
 from portal.services.entitlements import approve_entitlement, propose_entitlement
 from portal.services.instances import find_instance, instances_of, retire_instance
-from portal.services.licenses import find_license, issue_license, request_issue, standing
+from portal.services.licenses import (
+    find_license,
+    issue_license,
+    license_holds,
+    request_issue,
+    standing,
+)
 from portal.services.staff import find_staff, require_staff_permission
 
 
 @click.group()
 def entitlement() -> None:
-    """The approved records licenses are issued from."""
+    """Manage entitlements: the approved records that licenses are issued from."""
 
 
 @entitlement.command("create")
@@ -31,15 +38,22 @@ def entitlement() -> None:
 @click.option(
     "--mode", type=click.Choice([each.value for each in Mode]), default=Mode.OFFLINE.value
 )
-@click.option("--term", help="Such as 72h or 30d; default: the SKU's.")
-@click.option("--limit", "limits", multiple=True, help="name=number; tokens_total is the budget.")
-@click.option("--feature", "features", multiple=True, help="Default: the SKU's.")
+@click.option("--term", help="For example 72h or 30d. Default: the SKU's term.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    help="NAME=NUMBER; tokens_total is the token budget. May be repeated.",
+)
+@click.option(
+    "--feature", "features", multiple=True, help="May be repeated. Default: the SKU's features."
+)
 @click.option("--fingerprint", "fingerprints", multiple=True)
 @click.option("--reason", required=True)
 @click.option("--by", required=True, help="A staff person's id or e-mail address.")
 @json_option
 def entitlement_create(deployment_id: str, reason: str, by: str, **given: Any) -> dict[str, Any]:
-    """Propose what a deployment may have."""
+    """Propose an entitlement for a deployment."""
     with transactions().writing(COMMAND) as context:
         person = find_staff(context, by)
         require_staff_permission(context, person, ENTITLEMENTS_APPROVE)
@@ -88,14 +102,14 @@ def entitlement_approve(entitlement_id: str, by: str) -> dict[str, Any]:
 
 @click.group("license")
 def license_() -> None:
-    """Signed licenses."""
+    """Issue, show and export licenses."""
 
 
 @license_.command("issue")
 @click.option("--entitlement", "entitlement_id", required=True)
 @json_option
 def license_issue(entitlement_id: str) -> dict[str, Any]:
-    """Issue the license of an approved entitlement, signing at once."""
+    """Issue the license of an approved entitlement and sign it immediately."""
     opened = transactions()
     with opened.writing(COMMAND) as context:
         asked = request_issue(context, entitlement_id, cause="start")
@@ -114,10 +128,14 @@ def license_issue(entitlement_id: str) -> dict[str, Any]:
 @click.argument("license_id")
 @json_option
 def license_show(license_id: str) -> dict[str, Any]:
-    """Show the safe summary of a license."""
+    """Show the facts of a license that are safe to share, and the holds on its line."""
     with transactions().reading(COMMAND) as context:
         shown = find_license(context, license_id)
-        return license_summary(shown, standing(context, shown))
+        holds = [
+            {"hold_id": each.id, "cause": each.cause.value}
+            for each in license_holds(context, shown)
+        ]
+        return {**license_summary(shown, standing(context, shown)), "holds": holds}
 
 
 @license_.command("export")
@@ -135,9 +153,12 @@ def license_export(license_id: str, out: Path) -> dict[str, Any] | None:
     return write_file(out, envelope, {"license_id": shown.id, "sha256": shown.file_sha256})
 
 
+add_acts(license_)
+
+
 @click.group("enrollment-code")
 def enrollment_code() -> None:
-    """Codes that let routers enroll."""
+    """Create codes that let routers enroll."""
 
 
 @enrollment_code.command("create")
@@ -145,7 +166,7 @@ def enrollment_code() -> None:
 @click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True)
 @json_option
 def enrollment_code_create(deployment_id: str, uses: int) -> dict[str, Any]:
-    """Make a code, good for 24 hours; it is shown this once."""
+    """Create a code that works for 24 hours; it is shown only once."""
     with transactions().writing(COMMAND) as context:
         code, row = create_enrollment_code(
             context, deployment_id=deployment_id, uses=uses, created_by=None
@@ -155,14 +176,14 @@ def enrollment_code_create(deployment_id: str, uses: int) -> dict[str, Any]:
 
 @click.group()
 def instance() -> None:
-    """Enrolled routers."""
+    """Manage enrolled routers."""
 
 
 @instance.command("list")
 @click.option("--deployment", "deployment_id", required=True)
 @json_option
 def instance_list(deployment_id: str) -> dict[str, Any]:
-    """Show a deployment's instances."""
+    """List a deployment's instances."""
     with transactions().reading(COMMAND) as context:
         return {"instances": [_facts(row) for row in instances_of(context, deployment_id)]}
 
@@ -181,7 +202,7 @@ def instance_show(instance_id: str) -> dict[str, Any]:
 @click.option("--reason", required=True)
 @json_option
 def instance_retire(instance_id: str, reason: str) -> dict[str, Any]:
-    """Retire an instance: it gets no further lease."""
+    """Retire an instance, so that it gets no more leases."""
     with transactions().writing(COMMAND) as context:
         return _facts(retire_instance(context, instance_id, reason=reason))
 

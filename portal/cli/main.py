@@ -5,13 +5,13 @@ import os
 import secrets
 import signal
 import sys
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 import click
 
 from portal.cli.accounts import account, deployment, staff
+from portal.cli.acts import act_
 from portal.cli.doctor import doctor
 from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
@@ -22,17 +22,19 @@ from portal.db import migrate
 from portal.db.session import Database, make_engine
 from portal.domain.errors import Conflict
 from portal.gateways.logs import logging_config
+from portal.resources import GUNICORN_CONFIG, ROOT
 from portal.services.bundles import publish_bundle
 from portal.services.keys import init_keys
 
 
 @click.group(cls=SpeakingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def portal() -> None:
-    """Issue, lease and account for Smart Router licenses."""
+    """Issue, lease and keep track of Smart Router licenses."""
 
 
 for command in (
     account,
+    act_,
     audit,
     bundle,
     deployment,
@@ -49,19 +51,18 @@ for command in (
 
 @portal.command()
 @click.option(
-    "--dev", is_flag=True, help="Make development keys and secrets in the data directory."
+    "--dev", is_flag=True, help="Create development keys and secrets in the data directory."
 )
 @json_option
 def init(dev: bool) -> dict[str, Any]:
-    """Make what is missing: database, secrets, keys, first keyset and bundle."""
+    """Create whatever is missing: database, secrets, keys, first keyset and bundle."""
     settings = load_settings()
     made = make_secrets(settings, dev=dev)
     prepare_database(settings)
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
-    with wiring.transactions.writing(COMMAND) as context:
-        publish_bundle(context, only_if_due=True)
+    publish_bundle(wiring.transactions, COMMAND, only_if_due=True)
     return {
         "data_dir": str(settings.data_dir),
         "schema": migrate.current(wiring.database.engine),
@@ -71,13 +72,13 @@ def init(dev: bool) -> dict[str, Any]:
 
 
 def make_secrets(settings: Settings, *, dev: bool) -> list[str]:
-    """Make the directories and, where they are missing, the secret files.
+    """Create the directories and any missing secret files; return the paths of those files.
 
-    Outside development a secret file that was named elsewhere is never made: a mistyped name would
-    give a database a second data key. Whoever named it brings it before anything is made.
+    Outside development, a secret file that a setting names is never created: a typing mistake in
+    its path would give the database a second data key. It must exist before anything is created.
 
     Raises:
-        BadSetting: a secret cannot be used, or cannot be made.
+        BadSetting: a secret cannot be used or created.
     """
     if not dev:
         settings.read_named_secrets()
@@ -90,7 +91,7 @@ def make_secrets(settings: Settings, *, dev: bool) -> list[str]:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            raise BadSetting(f"{setting}: cannot make {path} ({error.strerror})") from error
+            raise BadSetting(f"{setting}: cannot create {path} ({error.strerror})") from error
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
         made.append(str(path))
@@ -99,7 +100,7 @@ def make_secrets(settings: Settings, *, dev: bool) -> list[str]:
 
 
 def prepare_database(settings: Settings) -> None:
-    """Bring the database to this code's schema."""
+    """Migrate the database to this code's schema."""
     database = Database(make_engine(settings.database_url))
     try:
         migrate.upgrade(database.engine)
@@ -109,13 +110,13 @@ def prepare_database(settings: Settings) -> None:
 
 @portal.group()
 def db() -> None:
-    """Bring the database to this code's schema, or check it."""
+    """Migrate the database, or check its schema."""
 
 
 @db.command("upgrade")
 @json_option
 def db_upgrade() -> dict[str, Any]:
-    """Run the migrations that are missing."""
+    """Run the missing migrations."""
     settings = load_settings()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_database(settings)
@@ -125,7 +126,7 @@ def db_upgrade() -> dict[str, Any]:
 @db.command("check")
 @json_option
 def db_check() -> dict[str, Any]:
-    """Say whether the database is at this code's schema."""
+    """Check whether the database has this code's schema."""
     database = Database(make_engine(load_settings().database_url))
     try:
         current = migrate.current(database.engine)
@@ -140,8 +141,8 @@ def db_check() -> dict[str, Any]:
 
 @portal.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the port of PORTAL_ORIGIN.")
-@click.option("--surfaces", help="Serve only these, such as machine or public,account.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the port in PORTAL_ORIGIN.")
+@click.option("--surfaces", help="Serve only these surfaces, for example public,account.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
 @json_option
 def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> None:
@@ -149,22 +150,21 @@ def serve(host: str, port: int | None, surfaces: str | None, workers: int) -> No
     if port is not None and "PORTAL_ORIGIN" not in os.environ:
         os.environ.setdefault("PORT", str(port))
     settings = load_settings()
-    # gunicorn's processes need these: say here, once, what is wrong with them.
+    # gunicorn's processes need these. Report a mistake here, once, before they start.
     settings.read_secrets("web")
     if surfaces is not None:
         os.environ["PORTAL_SURFACES"] = ",".join(sorted(parse_surfaces(surfaces)))
-    # The working directory stays: settings may name files relative to it.
-    root = Path(__file__).resolve().parents[2]
+    # Keep the working directory: settings may name files relative to it.
     bind = f"[{host}]" if ":" in host else host
-    arguments = ["--config", str(root / "gunicorn.conf.py"), "--workers", str(workers)]
-    arguments += ["--pythonpath", str(root)]
+    arguments = ["--config", str(GUNICORN_CONFIG), "--workers", str(workers)]
+    arguments += ["--pythonpath", str(ROOT)]
     arguments += ["--bind", f"{bind}:{port or settings.port}", "wsgi:application"]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])  # noqa: S606
 
 
 @portal.command()
-@click.option("--once", is_flag=True, help="Run what is due now, then leave.")
+@click.option("--once", is_flag=True, help="Run what is due now, then exit.")
 @json_option
 def worker(once: bool) -> dict[str, Any] | None:
     """Run jobs: issue licenses, send mail, seal the audit trail, publish bundles."""

@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout, messages on stderr, `--json` one object, errors too.
+"""What commands print: data on stdout, messages on stderr, and with `--json` one object.
 
 Exit codes: 0 done; 1 internal or I/O; 2 usage; 4 refused; 7 cannot decide now.
 """
@@ -24,10 +24,10 @@ UNDECIDED: Final = 7
 
 
 class SpeakingGroup(click.Group):
-    """The command itself: says what is wrong with a call as JSON, too, where that is asked for."""
+    """The `portal` command: with `--json` it reports usage errors as JSON, too."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> NoReturn:
-        """Run, and leave with the exit code."""
+        """Run the command and exit with its code."""
         given = sys.argv[1:] if args is None else list(args)
         try:
             ended = super().main(given, *rest, **{**settings, "standalone_mode": False})
@@ -42,9 +42,10 @@ class SpeakingGroup(click.Group):
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--json`, print what it returns, and map its errors to exit codes.
+    """Add `--json` to a command, print what it returns and map its errors to exit codes.
 
-    The command returns a mapping of JSON values. Without `--json` each is a line `name: value`.
+    The command returns a mapping of JSON values. Without `--json`, each is printed as a line
+    `name: value`.
     """
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -63,12 +64,22 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
         except PortalError as error:
             fail(as_json, REFUSED, error.code, error.message)
         except SealBroken as error:
-            fail(as_json, UNDECIDED, "seal-broken", f"{error}; is PORTAL_DATA_KEY_FILE the one?")
+            fail(
+                as_json,
+                UNDECIDED,
+                "seal-broken",
+                f"{error}; is PORTAL_DATA_KEY_FILE the right one?",
+            )
         except LicensingError as error:
             fail(as_json, UNDECIDED, error.code, error.detail)
         except (OperationalError, ProgrammingError) as error:
             text = str(error.orig).strip().splitlines()[0]
-            fail(as_json, INTERNAL, "database", f"{text}; is it there, and `portal init` run?")
+            fail(
+                as_json,
+                INTERNAL,
+                "database",
+                f"{text}; does the database exist, and has `portal init` been run?",
+            )
         except OSError as error:
             fail(as_json, INTERNAL, "io", f"{error.filename or ''}: {error.strerror}")
         if result is not None:
@@ -95,7 +106,7 @@ def show(as_json: bool, result: dict[str, Any]) -> None:
 
 
 def fail(as_json: bool, exit_code: int, code: str, message: str) -> NoReturn:
-    """Print an error and leave."""
+    """Print an error and exit."""
     if as_json:
         _echo_error(code, message)
     click.echo(f"portal: {message}", err=True)

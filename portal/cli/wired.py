@@ -1,4 +1,4 @@
-"""What the commands are given: the wiring's parts, opened only by the commands that need them."""
+"""What commands need from the wiring, opened only by the commands that use it."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ COMMAND: Final = Actor("command")
 
 
 class Wired(Protocol):
-    """The parts of a wiring that commands use."""
+    """The parts of the wiring that commands use."""
 
     @property
     def settings(self) -> Settings:
@@ -37,15 +37,15 @@ class Wired(Protocol):
 
     @property
     def signers(self) -> KeyMaker:
-        """Makes keys."""
+        """Creates keys."""
         ...
 
 
 class Runner(Protocol):
-    """The worker, as far as the command runs it."""
+    """The part of the worker that the command runs."""
 
     def run_once(self) -> int:
-        """Run what is due now; return how many jobs were run."""
+        """Run what is due now and return the number of jobs run."""
         ...
 
     def run_forever(self, stop: Event) -> None:
@@ -55,7 +55,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Wirings:
-    """How to open the wirings of the command and of the worker."""
+    """How to open the wiring of the command and of the worker."""
 
     command: Callable[[Settings], Wired]
     worker: Callable[[Settings], tuple[Wired, Runner]]
@@ -87,11 +87,13 @@ def parse_duration(text: str) -> int:
     """Read a duration such as `90s`, `15m`, `72h` or `30d`, in seconds.
 
     Raises:
-        Invalid: another form.
+        Invalid: the text is not a duration.
     """
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     if match is None:
-        raise Invalid(f"{text!r} is no duration; write 90s, 15m, 72h or 30d.", field="term")
+        raise Invalid(
+            f"{text!r} is not a duration; write it like 90s, 15m, 72h or 30d.", field="term"
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -99,14 +101,14 @@ def parse_limits(pairs: tuple[str, ...]) -> dict[str, int]:
     """Read limits such as `max_instances=3`.
 
     Raises:
-        Invalid: another form, or the same name twice.
+        Invalid: a pair is malformed, or a name is given twice.
     """
     limits: dict[str, int] = {}
     for pair in pairs:
         match = re.fullmatch(r"([a-z_]+)=([0-9]{1,16})", pair)
         if match is None or match[1] in limits:
             raise Invalid(
-                f"{pair!r} is no limit; write name=number, each name once.", field="limit"
+                f"{pair!r} is not a limit; write NAME=NUMBER, each name once.", field="limit"
             )
         limits[match[1]] = int(match[2])
     return limits

@@ -3,11 +3,13 @@
 The database itself refuses UPDATE and DELETE on all three tables (see the first migration).
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from portal.db.base import Base
 from portal.db.types import RowNumber, one_of
@@ -41,7 +43,8 @@ class AuditSeal(Base):
     """One link of the chain over committed rows.
 
     `seal_sha256` covers the number, the instant, the digest of the sealed rows, the range of lease
-    rows with their digest, and the seal before it.
+    rows with their digest, and the seal before it. It leaves out `settled_to`, which only saves the
+    sealer work: the check of the chain holds it against the rows themselves.
     """
 
     __tablename__ = "audit_seals"
@@ -55,6 +58,8 @@ class AuditSeal(Base):
     leases_sha256: Mapped[str]
     prev_sha256: Mapped[str]
     seal_sha256: Mapped[str]
+    settled_to: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Every audit row up to this number has a seal, and no transaction can still add one there."""
 
 
 class SealedRow(Base):
@@ -66,3 +71,29 @@ class SealedRow(Base):
         RowNumber, ForeignKey("audit_rows.id"), primary_key=True, autoincrement=False
     )
     seal_number: Mapped[int] = mapped_column(ForeignKey("audit_seals.number"), index=True)
+
+
+def newest_seal(session: Session) -> AuditSeal | None:
+    """Return the last link of the chain."""
+    return session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
+
+
+def append_seal(session: Session, seal: AuditSeal, row_ids: Sequence[int]) -> bool:
+    """Add a seal over these audit rows; False when another one already has its number."""
+    newest = newest_seal(session)
+    if (0 if newest is None else newest.number) != seal.number - 1:
+        return False
+    postgres = session.get_bind().dialect.name == "postgresql"
+    columns = {each.key: getattr(seal, each.key) for each in AuditSeal.__mapper__.column_attrs}
+    added = session.execute(
+        (postgresql.insert if postgres else sqlite.insert)(AuditSeal)
+        .values(columns)
+        .on_conflict_do_nothing()
+        .returning(AuditSeal.number)
+    ).first()
+    if added is None:
+        return False
+    if row_ids:
+        covered = [{"audit_row_id": each, "seal_number": seal.number} for each in row_ids]
+        session.execute(insert(SealedRow), covered)
+    return True

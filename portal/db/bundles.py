@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, LargeBinary, select
+from sqlalchemy import BigInteger, LargeBinary, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from portal.db.base import Base
@@ -26,3 +26,12 @@ class Bundle(Base):
 def latest_bundle(session: Session) -> Bundle | None:
     """Return the newest published bundle."""
     return session.scalar(select(Bundle).order_by(Bundle.version.desc()).limit(1))
+
+
+def hold_publishing(session: Session) -> int | None:
+    """Keep other publishers of bundles waiting until the commit; return the newest version."""
+    session.execute(
+        select(Bundle.version).order_by(Bundle.version.desc()).limit(1).with_for_update()
+    )
+    # Asked again: whoever held the lock before has published one since.
+    return session.scalar(select(func.max(Bundle.version)))

@@ -1,9 +1,7 @@
 """Bringing a database to the schema of this code, and saying whether it is there.
 
-The scripts are in `migrations/` at the top of the project.
+The scripts are in `migrations/`.
 """
-
-from pathlib import Path
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -13,13 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 from portal.db import Base
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
+from portal.resources import MIGRATIONS
 
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     return config
 
 
@@ -43,7 +40,7 @@ def head() -> str:
     """Return the newest revision this code knows."""
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     if newest is None:
-        raise RuntimeError(f"no migration scripts in {SCRIPTS}")
+        raise RuntimeError(f"no migration scripts in {MIGRATIONS}")
     return newest
 
 

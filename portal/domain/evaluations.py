@@ -1,4 +1,4 @@
-"""May an evaluation be granted without staff? The policy, over plain facts.
+"""The policy that decides whether an evaluation is granted without staff, over plain facts.
 
 Source: "evaluate" of the portal's flows.
 """
@@ -14,7 +14,7 @@ WORKING_HOURS_END: Final = 17
 
 @dataclass(frozen=True)
 class Applicant:
-    """What the policy looks at."""
+    """The facts the policy looks at."""
 
     email_confirmed: bool
     domain: str | None
@@ -24,7 +24,7 @@ class Applicant:
     last_of_account: datetime | None
     """When an evaluation was last granted to this account."""
     last_of_domain: datetime | None
-    """When one was last granted to anybody of this registrable domain."""
+    """When one was last granted to anybody in this registrable domain."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Decision:
     """What the policy says, and why."""
 
     reasons: tuple[str, ...]
-    """For staff: what speaks against an automatic grant; empty when it is granted."""
+    """For staff: the reasons against an automatic grant; empty if it is granted."""
 
     @property
     def granted(self) -> bool:
@@ -41,19 +41,19 @@ class Decision:
 
 
 def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -> Decision:
-    """Grant at once, or leave it to staff."""
+    """Grant an evaluation immediately, or leave the decision to staff."""
     reasons = []
     if not applicant.email_confirmed:
         reasons.append("The address is not confirmed.")
     if applicant.registrable_domain is None:
         reasons.append("The address has no registrable domain.")
     if applicant.is_free_mail:
-        reasons.append(f"{applicant.domain} is a provider of free mailboxes.")
+        reasons.append(f"{applicant.domain} provides free mailboxes.")
     if applicant.is_denied:
         reasons.append(f"{applicant.domain} is on the deny list.")
     for last, whose in (
         (applicant.last_of_account, "This account"),
-        (applicant.last_of_domain, f"Somebody of {applicant.registrable_domain}"),
+        (applicant.last_of_domain, f"Somebody at {applicant.registrable_domain}"),
     ):
         if last is not None and at - last < interval:
             reasons.append(
@@ -64,7 +64,7 @@ def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -
 
 
 def promised_answer(at: datetime, within: timedelta) -> datetime:
-    """Return when a request made now has its answer: within working time, Monday to Friday, UTC."""
+    """Return when a request made at `at` must have its answer: in working hours, UTC."""
     answer = at + within
     if answer.hour >= WORKING_HOURS_END:
         answer += timedelta(days=1)

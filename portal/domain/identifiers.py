@@ -1,11 +1,11 @@
 """Identifiers: a prefix that names the noun and 128 random bits in Crockford base32.
 
-The shape is fixed by the signed documents, `[a-z]{2,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}`: 26 digits hold
-130 bits, so the first is at most 7.
+The shape is fixed by the signed documents, `[a-z]{2,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}`.
 """
 
 from typing import Final
 
+from licensing.encoding import crockford
 from portal.domain.ports import Randomness
 
 ACCOUNT: Final = "cus"
@@ -27,24 +27,6 @@ RECOVERY_CODE: Final = "rec"
 REQUEST: Final = "rqs"
 SIGN_IN: Final = "sgn"
 TERMS_OF_USE_ACCEPTANCE: Final = "acc"
-
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def crockford(raw: bytes) -> str:
-    """Write 16 bytes as 26 base32 digits, most significant first.
-
-    Raises:
-        ValueError: `raw` is not 16 bytes long.
-    """
-    if len(raw) != 16:
-        raise ValueError("an identifier holds exactly 128 bits")
-    number = int.from_bytes(raw, "big")
-    digits = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
 
 
 def new_id(prefix: str, randomness: Randomness) -> str:

@@ -1,4 +1,8 @@
-"""What the portal needs from outside, as Protocols. Gateways implement them; tests fake them."""
+"""What the portal needs from the outside, as Protocols. Gateways implement them; tests fake them.
+
+Invariant: nothing else in `domain`, `db` and `services` reaches outside the process, but for the
+database itself.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +11,15 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The wall clock. Operations read it once and pass the value on."""
+    """The wall clock. Each operation reads it once and passes the value on."""
 
     def now(self) -> datetime:
-        """Return the current instant, aware, in UTC."""
+        """Return the current time, aware, in UTC."""
         ...
 
 
 class Randomness(Protocol):
-    """The source of unpredictable bytes."""
+    """A source of unpredictable bytes."""
 
     def token(self, size: int) -> bytes:
         """Return `size` unpredictable bytes."""
@@ -30,15 +34,15 @@ class PasswordHasher(Protocol):
         ...
 
     def verify(self, encoded: str, password: str) -> bool:
-        """Say whether `password` is the one behind `encoded`."""
+        """Return whether `password` matches `encoded`."""
         ...
 
     def verify_nothing(self, password: str) -> None:
-        """Spend the time of one `verify`, so that an unknown person costs what a known one does."""
+        """Take as long as one `verify`, so that timing does not reveal whether a person exists."""
         ...
 
     def needs_rehash(self, encoded: str) -> bool:
-        """Say whether `encoded` was made with weaker parameters than today's."""
+        """Return whether `encoded` was made with parameters other than today's."""
         ...
 
 
@@ -50,16 +54,17 @@ class SecretBox(Protocol):
         ...
 
     def open(self, sealed: bytes, row_id: str) -> bytes:
-        """Decrypt.
+        """Decrypt a secret.
 
         Raises:
-            SealBroken: the ciphertext was altered or belongs to another row.
+            SealBroken: the ciphertext was altered, belongs to another row, or was sealed with
+                another key.
         """
         ...
 
 
 class SealBroken(Exception):
-    """A ciphertext does not open for this row with this key."""
+    """A ciphertext cannot be opened for this row with this key."""
 
 
 class Signer(Protocol):
@@ -74,17 +79,17 @@ class Signer(Protocol):
         """Return the 64-byte signature of `message`.
 
         Raises:
-            SignerUnavailable: the key cannot be used now; the reason is in the message.
+            SignerUnavailable: the key cannot be used now; the message says why.
         """
         ...
 
 
 class SignerUnavailable(Exception):
-    """A signing key is missing, unreadable, of the wrong mode or refused by its keeper."""
+    """A signing key is missing, unreadable, has the wrong mode, or its keeper refuses to sign."""
 
 
 class Signers(Protocol):
-    """The signers this process may use, by role: custody is what it does not hold."""
+    """The signers this process may use, by role. Custody is about those it does not have."""
 
     def signer(self, role: str, uri: str, keyid: str) -> Signer:
         """Return the signer behind `uri`, which must be this key.
@@ -97,7 +102,7 @@ class Signers(Protocol):
 
 @dataclass(frozen=True)
 class NewKey:
-    """A key pair that was just made: its public half and where the private one is held."""
+    """A new key pair: its public half, and where the private half is kept."""
 
     public_key: bytes
     """32 raw bytes."""
@@ -105,10 +110,14 @@ class NewKey:
 
 
 class KeyMaker(Protocol):
-    """Makes key pairs and keeps the private halves."""
+    """Creates key pairs and keeps their private halves."""
 
     def make(self, role: str) -> NewKey:
-        """Make a key pair for a role (`root`, `license`, `lease` or `revocation`)."""
+        """Create a key pair for a role (`root`, `license`, `lease` or `revocation`).
+
+        Raises:
+            SignerUnavailable: this process may not hold such keys, or cannot store them.
+        """
         ...
 
 
@@ -130,7 +139,7 @@ class Mailer(Protocol):
         """Deliver `mail`.
 
         Raises:
-            MailUndelivered: the mail system did not take it; try again later.
+            MailUndelivered: the mail system did not accept it; try again later.
         """
         ...
 
@@ -157,14 +166,14 @@ class MailTemplates(Protocol):
 
 
 class RateLimiter(Protocol):
-    """Counts attempts, in the database, in a transaction of its own.
+    """Counts attempts in the database, in a transaction of its own.
 
-    A refused attempt must count even though the refusal rolls the caller's transaction back.
+    An attempt must count even if its refusal rolls back the caller's transaction.
     """
 
     def hit(self, bucket: str, *, limit: int, window_s: int, at: datetime) -> int | None:
         """Count one attempt in `bucket`.
 
-        Returns None when it is within `limit` per `window_s` seconds, else the seconds to wait.
+        Returns None within `limit` attempts per `window_s` seconds, otherwise the seconds to wait.
         """
         ...

@@ -85,7 +85,7 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
         if not texts["goals"]:
             raise Invalid("Say what the pilot should show.", field="goals")
         if not 1 <= (background.expected_tokens or 0) <= MAX_TOKENS:
-            raise Invalid("Enter the tokens you expect in a week.", field="volume_tokens")
+            raise Invalid("Enter the tokens you expect in a week.", field="expected_tokens")
     if background.starts_on is not None:
         _check_start(background.starts_on, today)
     return msgspec.structs.replace(background, **texts)

@@ -1,4 +1,7 @@
-"""Who may do what: roles of customers' members and of staff, and the permissions they carry."""
+"""Who may do what: the roles of members and of staff, and the permissions they give.
+
+Source: "People" of the portal's design.
+"""
 
 from typing import Final
 

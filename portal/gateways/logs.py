@@ -1,9 +1,9 @@
-"""Logs as JSON lines: one record a line, times in UTC, secrets struck out.
+"""Logs as JSON lines: one record a line, times in UTC, secrets blanked out.
 
-A record has `at`, `level`, `logger` and `message`, then whatever the caller passed as `extra`
-(`request_id` above all), and `error` with the traceback where there is one. Line breaks stay inside
-a record because JSON escapes them. Callers never log bodies, queries, cookies or codes; what could
-slip through in a foreign message (a request line, a key) is struck out here.
+A record has `at`, `level`, `logger` and `message`, everything the caller passed as `extra` (above
+all `request_id`), and `error` with the traceback if there is one. JSON escapes line breaks, so a
+record stays on one line. Callers never log bodies, queries, cookies or codes; secrets that slip
+into a library's message (a request line, a key) are blanked out here.
 """
 
 import json
@@ -26,7 +26,7 @@ _SECRETS: Final = (
 
 
 def strike_secrets(text: str) -> str:
-    """Strike out what must stand in no log: private keys, mailed tokens, passwords in URLs."""
+    """Blank out what no log may contain: private keys, mailed tokens, passwords in URLs."""
     for pattern in _SECRETS:
         text = pattern.sub(_STRUCK, text)
     return text
@@ -36,7 +36,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
     except (TypeError, ValueError):
-        # A mistaken call must not break the form of the log, nor pour its arguments into it.
+        # A wrong logging call must neither break the log's format nor put its arguments into it.
         text = str(record.msg)
     return strike_secrets(text)
 
@@ -47,10 +47,10 @@ def _at(record: logging.LogRecord) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record."""
+    """Formats each record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line."""
+        """Return the record as one line of JSON."""
         line: dict[str, Any] = {
             "at": _at(record),
             "level": record.levelname.lower(),
@@ -64,7 +64,7 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """For a person at a terminal."""
+    """Formats each record as text for a person at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -78,7 +78,7 @@ class PlainLines(logging.Formatter):
 
 
 def logging_config(level: str, *, plain: bool = False) -> dict[str, Any]:
-    """Return the configuration of a process that logs to its standard error.
+    """Return the logging configuration of a process that logs to standard error.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
@@ -101,7 +101,7 @@ def logging_config(level: str, *, plain: bool = False) -> dict[str, Any]:
         "loggers": {
             "gunicorn.error": {"level": level.upper(), **own},
             "gunicorn.access": {"level": "CRITICAL", **own},
-            # At info it tells of every look at the schema, which readiness takes all the time.
+            # At info it logs every look at the schema, and readiness probes look all the time.
             "alembic": {"level": "WARNING"},
         },
     }

@@ -1,7 +1,7 @@
-"""Mail: rendering templates, and handing messages to an SMTP server or a directory.
+"""Mail: renders templates, and hands messages to an SMTP server or writes them to a directory.
 
-Every message says `Auto-Submitted: auto-generated`. Header values come from single-line text only:
-the standard library's policy refuses line breaks in them.
+Every message has `Auto-Submitted: auto-generated`. Header values are single lines: the standard
+library's policy refuses line breaks in them.
 """
 
 import re
@@ -18,8 +18,8 @@ import css_inline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from portal.domain.ports import Clock, Mail, MailUndelivered, Randomness, Rendered
+from portal.resources import TEMPLATES
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _TIMEOUT_S = 15
 
 
@@ -49,7 +49,7 @@ class JinjaMailTemplates:
 
 
 def instant(text: str) -> str:
-    """Say an ISO 8601 instant as a person reads it, in UTC."""
+    """Return an ISO 8601 time as a person would write it, in UTC."""
     at = datetime.fromisoformat(text).astimezone(UTC)
     return f"{at.day} {at:%b %Y, %H:%M} UTC"
 
@@ -58,7 +58,7 @@ def make_message(mail: Mail, sender: str, clock: Clock) -> EmailMessage:
     """Build the MIME message.
 
     Raises:
-        ValueError: a header holds a line break.
+        ValueError: a header contains a line break.
     """
     message = EmailMessage()
     message["From"] = sender
@@ -75,7 +75,7 @@ def make_message(mail: Mail, sender: str, clock: Clock) -> EmailMessage:
 
 
 class SmtpMailer:
-    """Hands messages to one SMTP server, with TLS wherever it is offered."""
+    """Hands messages to one SMTP server, over TLS if the server offers it."""
 
     def __init__(self, url: str, password: str | None, sender: str, clock: Clock) -> None:
         parts = urlsplit(url)
@@ -91,7 +91,7 @@ class SmtpMailer:
         """Deliver `mail`.
 
         Raises:
-            MailUndelivered: the server did not take it; try again later.
+            MailUndelivered: the server did not accept it; try again later.
         """
         message = make_message(mail, self._sender, self._clock)
         try:
@@ -137,9 +137,9 @@ class DirectoryMailer:
         name = f"{stamp}-{self._randomness.token(4).hex()}-{address[:100]}"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            # Readers look for .eml: they never see half a message.
-            draft = self._directory / f"{name}.part"
-            draft.write_bytes(message.as_bytes())
-            draft.rename(self._directory / f"{name}.eml")
+            # Readers look for .eml, so they never see half a message.
+            unfinished = self._directory / f"{name}.part"
+            unfinished.write_bytes(message.as_bytes())
+            unfinished.rename(self._directory / f"{name}.eml")
         except OSError as error:
             raise MailUndelivered(f"{self._directory}: {error.strerror}") from error

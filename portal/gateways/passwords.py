@@ -1,4 +1,4 @@
-"""Password hashes: argon2id, with a bound on how many are computed at once.
+"""Password hashes: argon2id, with a limit on how many are computed at the same time.
 
 Source: RFC 9106; OWASP's password storage recommendations (19 MiB, two passes or more).
 """
@@ -13,7 +13,7 @@ from argon2.low_level import ARGON2_VERSION
 
 
 class Argon2Passwords:
-    """Hashes with argon2id. The cost is an argument, so that tests need not pay it."""
+    """Hashes with argon2id. The cost is an argument, so that tests can make it cheap."""
 
     def __init__(
         self, *, memory_kib: int = 64 * 1024, passes: int = 3, lanes: int = 1, at_once: int = 2
@@ -28,7 +28,7 @@ class Argon2Passwords:
             return self._argon2.hash(password)
 
     def verify(self, encoded: str, password: str) -> bool:
-        """Say whether `password` is the one behind `encoded`."""
+        """Return whether `password` matches `encoded`."""
         with self._turn:
             try:
                 return self._argon2.verify(encoded, password)
@@ -36,18 +36,18 @@ class Argon2Passwords:
                 return False
 
     def verify_nothing(self, password: str) -> None:
-        """Spend the time of one `verify`."""
+        """Take as long as one `verify`."""
         self.verify(self._nothing, password)
 
     def needs_rehash(self, encoded: str) -> bool:
-        """Say whether `encoded` was made with other parameters than today's."""
+        """Return whether `encoded` was made with other parameters than today's."""
         return self._argon2.check_needs_rehash(encoded)
 
 
 def _encode_nothing(hasher: Argon2) -> str:
-    """Write a hash of no known password, which costs as much to check as any other.
+    """Return a hash that matches no known password and costs as much to check as any other.
 
-    It is written, not computed: every process makes one, and few ever check it.
+    It is put together rather than computed: every process needs one, and few ever check it.
     """
     salt, tag = token_bytes(hasher.salt_len), token_bytes(hasher.hash_len)
     return "$".join(

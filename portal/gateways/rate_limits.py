@@ -1,4 +1,4 @@
-"""Attempts counted in the database, so that every process counts together."""
+"""Counts attempts in the database, so that all processes share one count."""
 
 from datetime import datetime, timedelta
 
@@ -10,13 +10,13 @@ from portal.db.session import Database
 
 
 class DatabaseRateLimiter:
-    """Fixed windows, one row a bucket, each hit one statement in a transaction of its own."""
+    """Fixed windows: a bucket is a row, and a hit is one statement in its own transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def hit(self, bucket: str, *, limit: int, window_s: int, at: datetime) -> int | None:
-        """Count one attempt; return None within the limit, else the seconds to wait."""
+        """Count one attempt; return None within the limit, otherwise the seconds to wait."""
         ends = at + timedelta(seconds=window_s)
         with self._database.writing() as session:
             dialect = session.get_bind().dialect.name

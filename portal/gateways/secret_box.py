@@ -24,15 +24,16 @@ class AesGcmBox:
         return nonce + self._cipher.encrypt(nonce, secret, row_id.encode())
 
     def open(self, sealed: bytes, row_id: str) -> bytes:
-        """Decrypt.
+        """Decrypt a secret.
 
         Raises:
-            SealBroken: altered, of another row, or sealed with another key.
+            SealBroken: the ciphertext was altered, belongs to another row, or was sealed with
+                another key.
         """
         try:
             return self._cipher.decrypt(
                 sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], row_id.encode()
             )
         except (InvalidTag, ValueError):
-            # Bytes too few to hold a nonce are refused before any is opened.
+            # A ciphertext too short for a nonce raises ValueError.
             raise SealBroken(f"the secret of {row_id} does not open") from None

@@ -1,12 +1,12 @@
-"""Signers behind a URI, and the making of keys: the one room of the portal with private keys.
+"""Signers behind a URI, and creating keys: the only module of the portal with private keys.
 
-`file:NAME` is a PEM file (PKCS#8, encrypted with the key passphrase) in the key directory, mode
-0600 and owned by this process's user: in the directory's own directory of the role where there is
-one (`keys/lease/`), else in itself. Other schemes may keep the key elsewhere altogether.
+`file:NAME` is a PEM file (PKCS#8, encrypted with the key passphrase), with mode 0600 and owned by
+this process's user. It lies in the role's own folder of the key directory (`keys/lease/`) if there
+is one, otherwise in the key directory itself. Other schemes could keep a key elsewhere.
 
-Invariants: a process may use only the roles it was wired for. A file is opened only when its name
-says the role and the key id that are asked for, and used only when it holds that key: so neither a
-role nor a URI that was changed in the database can make a process open another role's key.
+Invariants: a process can use only the roles it was wired for. A file is opened only if its name
+has the expected role and key id, and used only if it holds that key. So changing a role or a URI in
+the database cannot make a process open another role's key.
 """
 
 import os
@@ -49,7 +49,7 @@ class KeySigner:
 
 
 class SignerDirectory:
-    """Opens signers by their URI, for some roles only, and keeps them open."""
+    """Opens signers by their URI, only for some roles, and keeps them open."""
 
     def __init__(self, directory: Path, passphrase: bytes, roles: Iterable[str]) -> None:
         self._directory = directory
@@ -61,9 +61,9 @@ class SignerDirectory:
         """Return the signer behind `uri`.
 
         Raises:
-            SignerUnavailable: the role is not this process's, the scheme is unknown, the file is
-                named for another role or key, or the key cannot be read, is not private enough, or
-                is another one than `keyid`.
+            SignerUnavailable: this process does not hold the role, the scheme is unknown, the
+                file's name is of another role or key, the file cannot be read or is not private,
+                or it holds another key than `keyid`.
         """
         if role not in self._roles:
             raise SignerUnavailable(f"this process does not hold {role} keys")
@@ -81,10 +81,10 @@ class SignerDirectory:
         return signer
 
     def make(self, role: str) -> NewKey:
-        """Make a key pair and write its private half, encrypted, to a new file.
+        """Create a key pair and write its private half, encrypted, to a new file.
 
         Raises:
-            SignerUnavailable: this process may not hold such keys, or cannot write them.
+            SignerUnavailable: this process may not hold such keys, or cannot write the file.
         """
         if role not in self._roles:
             raise SignerUnavailable(f"this process does not make {role} keys")
@@ -108,7 +108,7 @@ class SignerDirectory:
         return NewKey(public, f"file:{name}")
 
     def _directory_of(self, role: str) -> Path:
-        """Return where the role's keys are: its own directory where the operator made one."""
+        """Return where the role's keys are: in its own folder if the operator made one."""
         own = self._directory / role
         return own if own.is_dir() else self._directory
 
@@ -140,12 +140,12 @@ def _raw_public(key: Ed25519PrivateKey) -> bytes:
 
 
 def _file_name(role: str, keyid: str) -> str:
-    """Return what the file of a key is called: its role and the beginning of its key id."""
+    """Return the name of a key's file: its role and the first digits of its key id."""
     return f"{role}-{keyid[:16]}.pem"
 
 
 def _require_name_of(role: str, name: str, keyid: str) -> None:
-    """Require that a file's name says this role and this key, before anything is opened."""
+    """Require that a file's name has this role and this key id, before anything is opened."""
     if not name or "/" in name or name.startswith("."):
         raise SignerUnavailable(f"{name!r} is not the name of a file in the key directory")
     expected = _file_name(role, keyid)
@@ -158,7 +158,7 @@ def _require_name_of(role: str, name: str, keyid: str) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Make a new file's name durable: the database will name it."""
+    """Make a new file's name durable, because the database will refer to it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The system's clock and randomness: the only place of the portal that reads the wall clock."""
+"""The system's clock and randomness: the only module of the portal that reads the wall clock."""
 
 import secrets
 from datetime import UTC, datetime

@@ -72,13 +72,11 @@ class Handlers:
 
     def seal(self) -> None:
         """Seal the audit rows that were committed since the last seal."""
-        with self._transactions.writing(SYSTEM) as context:
-            seal_committed(context)
+        seal_committed(self._transactions)
 
     def publish(self) -> None:
         """Publish a revocation bundle when it would say something new, and at least daily."""
-        with self._transactions.writing(SYSTEM) as context:
-            publish_bundle(context, only_if_due=True)
+        publish_bundle(self._transactions, SYSTEM, only_if_due=True)
 
     def lapse(self) -> None:
         """End what was not started in time, and look after the lines in which something is over."""

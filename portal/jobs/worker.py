@@ -117,11 +117,8 @@ class Worker:
             if not claim_job(context.session, job_id, self._name, at, at + CLAIM):
                 return 0
             job = context.session.get_one(Job, job_id)
-        handler = self._handlers.get(job.kind)
         try:
-            if handler is None:
-                raise LookupError(f"no handler for {job.kind}")
-            handler(job.payload)
+            self._handler_of(job)(job.payload)
         except OperationalError:
             # The claim runs out by itself; the database may not be able to hear of the failure.
             raise
@@ -131,6 +128,12 @@ class Worker:
             return 1
         self._finish(job_id, done=True)
         return 1
+
+    def _handler_of(self, job: Job) -> Handler:
+        handler = self._handlers.get(job.kind)
+        if handler is None:
+            raise LookupError(f"no handler for {job.kind}")
+        return handler
 
     def _failed(self, job: Job, error: Exception) -> None:
         refused = isinstance(error, PortalError) and not isinstance(error, Unavailable)

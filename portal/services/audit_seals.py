@@ -5,6 +5,9 @@ seal covers the committed rows no earlier seal covers, whatever their numbers, a
 to a number below which no open transaction can still write. The newest seal is anchored in each
 published bundle, so that a chain computed anew after a change disagrees with a bundle somebody
 holds.
+
+Each seal also says up to which number all audit rows are sealed for good. Whoever looks for
+unsealed rows starts there, so a look costs what the last minutes hold, not the whole trail.
 """
 
 import hashlib
@@ -12,24 +15,31 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import func, select, true
+from sqlalchemy import Select, func, select, true
 
 from licensing.keys import ZERO_SHA256
 from licensing.verify import KeysetTrust, verify_bundle
-from portal.db.audit import AuditRow, AuditSeal, SealedRow
+from portal.db.audit import AuditRow, AuditSeal, SealedRow, append_seal, newest_seal
 from portal.db.bundles import Bundle
 from portal.db.leases import Lease
-from portal.db.turns import take_turn
-from portal.services.context import Context
+from portal.services.context import SYSTEM, Context, Transactions
 from portal.services.keys import current_keyset, unix
 
-SEAL_TURN: Final = "audit-seal"
 LEASE_SETTLED: Final = timedelta(minutes=3)
 """Longer than a transaction lasts, on a clock as wrong as it may be: no row before comes later."""
+ROWS_SETTLED: Final = timedelta(minutes=10)
+"""Twice the longest transaction and twice what a clock may be wrong by, with room to spare.
+
+Twice, because what is compared is when two transactions began, and either may have numbered its row
+at its very end.
+"""
 BATCH: Final = 5000
 UNSEALED_ALARM: Final = timedelta(seconds=60)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,51 +94,84 @@ def seal_digest(seal: AuditSeal) -> str:
     ).hexdigest()
 
 
-def seal_committed(context: Context) -> AuditSeal | None:
-    """Seal what no seal covers yet; None when there is nothing new."""
-    session = context.session
-    take_turn(session, SEAL_TURN)
-    rows = session.scalars(
-        select(AuditRow)
-        .outerjoin(SealedRow, SealedRow.audit_row_id == AuditRow.id)
-        .where(SealedRow.audit_row_id.is_(None))
-        .order_by(AuditRow.id)
-        .limit(BATCH)
-    ).all()
-    last = session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
-    lease_from = 0 if last is None else last.lease_to
-    unsettled = session.scalar(
-        select(func.min(Lease.number)).where(
-            Lease.number > lease_from, Lease.issued_at >= context.at - LEASE_SETTLED
+def seal_committed(transactions: Transactions) -> AuditSeal | None:
+    """Seal what no seal covers yet.
+
+    Returns None when there is nothing new, or when another worker sealed meanwhile. The rows are
+    read and hashed before the writing unit opens, which only adds the seal.
+    """
+    with transactions.reading(SYSTEM) as context:
+        last = newest_seal(context.session)
+        rows = context.session.scalars(
+            _without_seal(select(AuditRow), _settled_to(last)).order_by(AuditRow.id).limit(BATCH)
+        ).all()
+        lease_from = 0 if last is None else last.lease_to
+        leases = _settled_leases(context, lease_from)
+        if not rows and not leases:
+            return None
+        seal = AuditSeal(
+            number=1 if last is None else last.number + 1,
+            sealed_at=context.at,
+            row_count=len(rows),
+            rows_sha256=rows_digest(row_facts(row) for row in rows),
+            lease_from=lease_from,
+            lease_to=leases[-1][0] if leases else lease_from,
+            leases_sha256=_leases_digest(leases),
+            prev_sha256=ZERO_SHA256 if last is None else last.seal_sha256,
+            settled_to=_settle(context, rows, _settled_to(last)),
+        )
+        seal.seal_sha256 = seal_digest(seal)
+    with transactions.writing(SYSTEM) as context:
+        return seal if append_seal(context.session, seal, [row.id for row in rows]) else None
+
+
+def _settled_to(last: AuditSeal | None) -> int:
+    return 0 if last is None else last.settled_to
+
+
+def _without_seal(query: Select[T], settled_to: int) -> Select[T]:
+    """Narrow a query of audit rows to those without a seal, looking only above a settled number.
+
+    Both sides of the join are bounded, so that neither table is read from its beginning.
+    """
+    return query.outerjoin(
+        SealedRow,
+        (SealedRow.audit_row_id == AuditRow.id) & (SealedRow.audit_row_id > settled_to),
+    ).where(AuditRow.id > settled_to, SealedRow.audit_row_id.is_(None))
+
+
+def _settle(context: Context, rows: Sequence[AuditRow], settled_to: int) -> int:
+    """Return the number up to which everything has a seal once these unsealed rows have theirs.
+
+    A row that is still to come has a higher number than every row older than `ROWS_SETTLED`. This
+    is asked after the rows were read, so a row committed in between counts as one still to come.
+    """
+    sealed_to = rows[-1].id if rows else settled_to
+    unsettled = context.session.scalar(
+        select(func.min(AuditRow.id)).where(
+            AuditRow.id > settled_to, AuditRow.at >= context.at - ROWS_SETTLED
         )
     )
-    leases = session.execute(
+    if unsettled is None:
+        return sealed_to
+    return min(unsettled - 1, sealed_to) if len(rows) == BATCH else unsettled - 1
+
+
+def _settled_leases(context: Context, lease_from: int) -> list[tuple[int, str]]:
+    """Return number and digest of the leases to seal: none may still come between them."""
+    before = context.at - LEASE_SETTLED
+    unsettled = context.session.scalar(
+        select(func.min(Lease.number)).where(Lease.number > lease_from, Lease.issued_at >= before)
+    )
+    # The instant is asked for again: a lease may have been committed since.
+    leases = context.session.execute(
         select(Lease.number, Lease.payload_sha256)
-        .where(Lease.number > lease_from)
+        .where(Lease.number > lease_from, Lease.issued_at < before)
         .where(true() if unsettled is None else Lease.number < unsettled)
         .order_by(Lease.number)
         .limit(BATCH)
     )
-    sealed_leases = [(number, sha256) for number, sha256 in leases]
-    if not rows and not sealed_leases:
-        return None
-    seal = AuditSeal(
-        number=1 if last is None else last.number + 1,
-        sealed_at=context.at,
-        row_count=len(rows),
-        rows_sha256=rows_digest(row_facts(row) for row in rows),
-        lease_from=lease_from,
-        lease_to=sealed_leases[-1][0] if sealed_leases else lease_from,
-        leases_sha256=_leases_digest(sealed_leases),
-        prev_sha256=ZERO_SHA256 if last is None else last.seal_sha256,
-        seal_sha256="",
-    )
-    seal.seal_sha256 = seal_digest(seal)
-    session.add(seal)
-    session.flush()
-    session.add_all(SealedRow(audit_row_id=row.id, seal_number=seal.number) for row in rows)
-    session.flush()
-    return seal
+    return [(number, sha256) for number, sha256 in leases]
 
 
 def _leases_digest(leases: Iterable[tuple[int, str]]) -> str:
@@ -140,33 +183,46 @@ def _leases_digest(leases: Iterable[tuple[int, str]]) -> str:
 
 def verify_chain(context: Context) -> Broken | None:
     """Check every seal against its rows, its leases and its predecessor; None when all hold."""
-    prev, leases_to = ZERO_SHA256, 0
+    prev, leases_to, settled_to = ZERO_SHA256, 0, 0
     seals = context.session.scalars(select(AuditSeal).order_by(AuditSeal.number))
     for number, seal in enumerate(seals, start=1):
         if seal.number != number:
             return Broken(number, "the seal is missing")
         if seal.prev_sha256 != prev or seal.lease_from != leases_to:
             return Broken(number, "it does not continue the seal before it")
-        if seal_digest(seal) != seal.seal_sha256:
-            return Broken(number, "its own columns were changed")
-        rows = context.session.scalars(
-            select(AuditRow)
-            .join(SealedRow, SealedRow.audit_row_id == AuditRow.id)
-            .where(SealedRow.seal_number == number)
-        ).all()
-        if len(rows) != seal.row_count or rows_digest(map(row_facts, rows)) != seal.rows_sha256:
-            return Broken(number, "a row it covers was changed, removed or added")
-        leases = context.session.execute(
-            select(Lease.number, Lease.payload_sha256)
-            .where(Lease.number > seal.lease_from, Lease.number <= seal.lease_to)
-            .order_by(Lease.number)
-        )
-        if _leases_digest((lease.number, lease.payload_sha256) for lease in leases) != (
-            seal.leases_sha256
-        ):
-            return Broken(number, "a lease it covers was changed, removed or added")
+        why = _why_broken(context, seal, settled_to)
+        if why is not None:
+            return Broken(number, why)
         prev, leases_to = seal.seal_sha256, seal.lease_to
+        settled_to = max(settled_to, seal.settled_to)
     return None
+
+
+def _why_broken(context: Context, seal: AuditSeal, settled_to: int) -> str | None:
+    """Check one seal against what it covers; `settled_to` is what the seals before it settled."""
+    session = context.session
+    if seal_digest(seal) != seal.seal_sha256:
+        return "its own columns were changed"
+    rows = session.scalars(
+        select(AuditRow)
+        .join(SealedRow, SealedRow.audit_row_id == AuditRow.id)
+        .where(SealedRow.seal_number == seal.number)
+    ).all()
+    if len(rows) != seal.row_count or rows_digest(map(row_facts, rows)) != seal.rows_sha256:
+        return "a row it covers was changed, removed or added"
+    leases = session.execute(
+        select(Lease.number, Lease.payload_sha256)
+        .where(Lease.number > seal.lease_from, Lease.number <= seal.lease_to)
+        .order_by(Lease.number)
+    )
+    if _leases_digest((number, sha256) for number, sha256 in leases) != seal.leases_sha256:
+        return "a lease it covers was changed, removed or added"
+    unsealed = session.scalar(
+        _without_seal(select(AuditRow.id), settled_to)
+        .where(AuditRow.id <= seal.settled_to)
+        .limit(1)
+    )
+    return None if unsealed is None else "a row up to where it settled the trail has no seal"
 
 
 def check_anchors(context: Context, given: Sequence[bytes] = ()) -> Broken | None:
@@ -193,11 +249,11 @@ def check_anchors(context: Context, given: Sequence[bytes] = ()) -> Broken | Non
 
 
 def unsealed_since(context: Context) -> datetime | None:
-    """Return the instant of the oldest row that no seal covers; None when all are sealed."""
+    """Return the instant of the first row that no seal covers; None when all are sealed."""
+    settled_to = _settled_to(newest_seal(context.session))
+    # By number: asked for the least instant, SQLite walks the index of instants from its beginning.
     return context.session.scalar(
-        select(func.min(AuditRow.at))
-        .outerjoin(SealedRow, SealedRow.audit_row_id == AuditRow.id)
-        .where(SealedRow.audit_row_id.is_(None))
+        _without_seal(select(AuditRow.at), settled_to).order_by(AuditRow.id).limit(1)
     )
 
 

@@ -6,6 +6,7 @@ never used twice, also after a restore: it is the larger of the last one plus 1 
 Source: `revocation-bundle.v1` of the signed documents.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,22 +14,24 @@ import msgspec
 from sqlalchemy import select
 
 from licensing.encoding import sha256_hex
+from licensing.envelope import Envelope
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import KeysetTrust, verify_bundle
-from portal.db.audit import AuditSeal
-from portal.db.bundles import Bundle, latest_bundle
+from portal.db.audit import newest_seal
+from portal.db.bundles import Bundle, hold_publishing, latest_bundle
 from portal.db.licenses import License, suspended_since
 from portal.domain.errors import Unavailable
 from portal.domain.standing import LicenseState, RevokedReason, standing_of
 from portal.services.audit import record
-from portal.services.context import Context
+from portal.services.context import Actor, Context, Transactions
 from portal.services.keys import current_keyset, role_signer, sign_document, unix
 
 BUNDLE_LIFETIME: Final = timedelta(days=35)
 REPUBLISH_AFTER: Final = timedelta(days=1)
 KEEP_EXPIRED: Final = timedelta(days=30)
 """An entry leaves this long after its license expired."""
+ATTEMPTS: Final = 5
 
 
 def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
@@ -79,16 +82,61 @@ def _entry(
     return None
 
 
-def publish_bundle(context: Context, *, only_if_due: bool = False) -> Bundle | None:
+@dataclass(frozen=True)
+class _Draft:
+    """A bundle to be signed, and what it rests on."""
+
+    document: RevocationBundle
+    entries_sha256: str
+    last_version: int | None
+    at: datetime
+
+
+def publish_bundle(
+    transactions: Transactions, actor: Actor, *, only_if_due: bool = False
+) -> Bundle | None:
     """Sign and publish a bundle.
 
-    With `only_if_due`, only when it would say something new or the last one is a day old.
+    With `only_if_due`, only when it would say something new or the last one is a day old. The
+    signature is made outside of any unit of work: whoever wants to write need not wait for it. What
+    was signed is published only while it is still what must be said; otherwise it is made anew.
 
     Raises:
         SignerUnavailable: this process does not hold the revocation key.
+        Unavailable: each time, something had changed while the bundle was being signed.
     """
+    for _ in range(ATTEMPTS):
+        with transactions.reading(actor) as context:
+            draft = _draft(context, only_if_due=only_if_due)
+            if draft is None:
+                return None
+            signer = role_signer(context, "revocation")
+            trust = KeysetTrust(current_keyset(context).document)
+        envelope = sign_document(draft.document, signer)
+        raw = envelope.to_bytes()
+        verify_bundle(raw, trust, draft.document.issued_at)
+        stored = Bundle(
+            version=draft.document.version,
+            payload_sha256=sha256_hex(envelope.payload),
+            entries_sha256=draft.entries_sha256,
+            envelope=raw,
+            key_id=signer.keyid,
+            issued_at=draft.at,
+            expires_at=draft.at + BUNDLE_LIFETIME,
+        )
+        with transactions.writing(actor) as context:
+            if _holds_still(context, draft):
+                context.session.add(stored)
+                entries = len(draft.document.entries)
+                record(context, "bundle.published", "bundle", str(stored.version), entries=entries)
+                return stored
+    raise Unavailable("Licenses changed while the bundle was being signed; try again.")
+
+
+def _draft(context: Context, *, only_if_due: bool) -> _Draft | None:
+    """Write the next bundle; None when only a due one is wanted and none is due."""
     entries = wanted_entries(context)
-    entries_sha256 = sha256_hex(msgspec.json.encode(entries))
+    entries_sha256 = _digest(entries)
     last = latest_bundle(context.session)
     if (
         only_if_due
@@ -98,34 +146,28 @@ def publish_bundle(context: Context, *, only_if_due: bool = False) -> Bundle | N
     ):
         return None
     issued_at = unix(context.at)
-    version = max(issued_at, 1 if last is None else last.version + 1)
-    bundle = RevocationBundle(
+    document = RevocationBundle(
         typ=RevocationBundle.TYP,
         iss=context.policy.issuer,
         product=PRODUCT,
         issued_at=issued_at,
-        version=version,
+        version=max(issued_at, 1 if last is None else last.version + 1),
         expires_at=issued_at + int(BUNDLE_LIFETIME.total_seconds()),
         entries=entries,
         ext=_anchor(context),
     )
-    signer = role_signer(context, "revocation")
-    envelope = sign_document(bundle, signer)
-    raw = envelope.to_bytes()
-    verify_bundle(raw, KeysetTrust(current_keyset(context).document), issued_at)
-    stored = Bundle(
-        version=version,
-        payload_sha256=sha256_hex(envelope.payload),
-        entries_sha256=entries_sha256,
-        envelope=raw,
-        key_id=signer.keyid,
-        issued_at=context.at,
-        expires_at=context.at + BUNDLE_LIFETIME,
-    )
-    context.session.add(stored)
-    record(context, "bundle.published", "bundle", str(version), entries=len(entries))
-    context.session.flush()
-    return stored
+    return _Draft(document, entries_sha256, None if last is None else last.version, context.at)
+
+
+def _holds_still(context: Context, draft: _Draft) -> bool:
+    """Say whether nothing was published, and nothing else must be said, since the draft."""
+    if hold_publishing(context.session) != draft.last_version:
+        return False
+    return _digest(wanted_entries(context)) == draft.entries_sha256
+
+
+def _digest(entries: tuple[RevocationEntry, ...]) -> str:
+    return sha256_hex(msgspec.json.encode(entries))
 
 
 def published_bundle(context: Context) -> Bundle:
@@ -140,9 +182,19 @@ def published_bundle(context: Context) -> Bundle:
     return bundle
 
 
+def bundle_facts(stored: Bundle) -> dict[str, Any]:
+    """Return version, number of entries and end of a published bundle, as JSON values."""
+    document = RevocationBundle.parse(Envelope.parse(stored.envelope).payload)
+    return {
+        "version": stored.version,
+        "entries": len(document.entries),
+        "expires_at": stored.expires_at.isoformat().replace("+00:00", "Z"),
+    }
+
+
 def _anchor(context: Context) -> dict[str, Any] | None:
     """Name the newest audit seal, so that a published bundle pins the audit trail before it."""
-    seal = context.session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
+    seal = newest_seal(context.session)
     if seal is None:
         return None
     return {"audit_seal": {"number": seal.number, "sha256": seal.seal_sha256}}

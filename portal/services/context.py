@@ -3,8 +3,9 @@
 Invariants: a `Context` lives for one unit of work. `at` is read once, when the unit opens, so that
 everything one act writes bears the same instant. Services flush; the opener commits.
 
-No key derivation, network call or rate-limit count happens inside a writing unit: on SQLite it
-would hold the one write lock meanwhile, and a count would be lost with a rollback.
+No key derivation, network call or rate-limit count happens inside a writing unit, and the worker
+makes no signature in one: on SQLite it would hold the one write lock meanwhile, and a count would
+be lost with a rollback.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Issuing licenses, and finding them.
 
-Issuing: ask (a row in state `issuing` and a job) - compute and lint the payload, pick the key and
+Issuing: ask (a row and a job) - compute and lint the payload, pick the key and
 store the intent - sign - verify - store and release. Each step is a unit of work of its own.
 Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes. A license is
 visible as issued only once its signature is stored and was verified.
@@ -9,7 +9,7 @@ visible as issued only once its signature is stored and was verified.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import func, select
 
@@ -21,7 +21,7 @@ from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
-from portal.db.licenses import License, current_license, suspended_since
+from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
 from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import EntitlementState, LicenseTerms, compute_terms
@@ -66,6 +66,10 @@ def request_issue(context: Context, entitlement_id: str, *, cause: str) -> Licen
     return asked
 
 
+def _record(context: Context, action: str, license_: License, **detail: Any) -> None:
+    record(context, action, "license", license_.id, account_id=license_.account_id, **detail)
+
+
 def store_intent(context: Context, license_id: str) -> License:
     """Fix the payload and the key a license will be signed with; fixed already, change nothing.
 
@@ -75,9 +79,7 @@ def store_intent(context: Context, license_id: str) -> License:
         Unavailable: the clock cannot be trusted, no key is active, or the license before it is
             not released yet.
     """
-    license_ = context.session.get(License, license_id)
-    if license_ is None:
-        raise NotFound(f"There is no license {license_id}.")
+    license_ = find_license(context, license_id)
     lock_deployment(context.session, license_.deployment_id)
     context.session.refresh(license_)
     if license_.payload is not None:
@@ -90,12 +92,10 @@ def store_intent(context: Context, license_id: str) -> License:
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
     license_.key_id = signer.keyid
-    record(
+    _record(
         context,
         "license.intended",
-        "license",
-        license_.id,
-        account_id=license_.account_id,
+        license_,
         payload_sha256=license_.payload_sha256,
         key_id=license_.key_id,
         revision=license_.revision,
@@ -237,12 +237,10 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
     license_.released_at = context.at
     if license_.document is not None:
         supersede(context, license_, license_.document)
-    record(
+    _record(
         context,
         "license.issued",
-        "license",
-        license_.id,
-        account_id=license_.account_id,
+        license_,
         entitlement_id=license_.entitlement_id,
         payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
@@ -360,6 +358,11 @@ def standing(context: Context, license_: License) -> Standing:
     return standings(context, [license_])[license_.id]
 
 
+def license_holds(context: Context, license_: License) -> list[Hold]:
+    """Return the open holds on a license's line, oldest first."""
+    return open_holds(context.session, license_.deployment_id)
+
+
 def license_of(context: Context, entitlement_id: str) -> License | None:
     """Return the newest license issued, or being issued, from an entitlement."""
     return context.session.scalar(
@@ -381,7 +384,7 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
         raise Conflict("The license is still being issued.")
     if license_.installed_marked_at is None:
         license_.installed_marked_at = context.at
-        record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
+        _record(context, "license.marked-installed", license_)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Final
 import pyotp
 from sqlalchemy import delete, select, update
 
+from licensing.encoding import crockford
 from portal.db.people import Person
 from portal.db.second_factors import RecoveryCode, SecondFactor
 from portal.domain.errors import Conflict, Forbidden
-from portal.domain.identifiers import RECOVERY_CODE, crockford, new_id
+from portal.domain.identifiers import RECOVERY_CODE, new_id
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.emails import queue_email

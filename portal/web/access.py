@@ -145,6 +145,6 @@ def safe_next(target: str | None, fallback: str) -> str:
     """Return where to go after signing in: a path of this site, or the fallback."""
     if not target or not target.startswith("/") or target.startswith(("//", "/\\")):
         return fallback
-    if any(character <= " " or character == "\\" or character == "\x7f" for character in target):
+    if any(character <= " " or character in "\\\x7f" for character in target):
         return fallback
     return target

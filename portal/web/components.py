@@ -6,6 +6,7 @@ the portal's templates stay strict.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, cast
 
@@ -53,91 +54,103 @@ def component(name: str, params: Mapping[str, Any]) -> Markup:
     return html.strip()
 
 
-def form_field(
-    field: Field,
-    *,
-    hint: str | None = None,
-    label: str | None = None,
-    heading: bool = False,
-    optional: bool | None = None,
-    autocomplete: str | None = None,
-    width: int | None = None,
-    classes: str = "",
-    rows: int = 5,
-    inputmode: str | None = None,
-    prefix: str | None = None,
-    suffix: str | None = None,
-    hints: Mapping[str, str] | None = None,
-    conditional: Mapping[str, Markup] | None = None,
-    grid: bool = False,
-) -> Markup:
-    """Return a bound WTForms field with its label, hint, error and value.
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a field is shown."""
+
+    hint: str | None = None
+    """A sentence below the label; else the field's `description`."""
+    label: str | None = None
+    """Replaces the field's own label."""
+    heading: bool = False
+    """Whether the label is the page's `h1`."""
+    optional: bool | None = None
+    """Whether to mark it so; by default text-like fields that need not be filled are."""
+    autocomplete: str | None = None
+    """The HTML autofill token, as `email`."""
+    width: int | None = None
+    """Characters expected, one of govuk-frontend's widths (2, 3, 4, 5, 10, 20, 30)."""
+    classes: str = ""
+    """More classes, as `govuk-input--code`."""
+    rows: int = 5
+    """Lines of a text area."""
+    inputmode: str | None = None
+    """As `numeric`."""
+    prefix: str | None = None
+    """Text stuck to the front of the input."""
+    suffix: str | None = None
+    """Text stuck to the end of the input."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """By choice value, a sentence below that choice."""
+    conditional: Mapping[str, Markup] = field(default_factory=dict)
+    """By choice value, fields shown when it is chosen."""
+    grid: bool = False
+    """Whether choices stand in columns."""
+
+
+def form_field(bound: Field, **options: Any) -> Markup:
+    """Return a bound WTForms field of any usual kind with its label, hint, error and value.
 
     Args:
-        field: the field, of any of WTForms' usual kinds.
-        hint: a sentence below the label; else the field's `description`.
-        label: replaces the field's own label.
-        heading: whether the label is the page's `h1`.
-        optional: whether to mark it so; by default text-like fields that need not be filled are.
-        autocomplete: the HTML autofill token, as `email`.
-        width: characters expected, one of govuk-frontend's widths (2, 3, 4, 5, 10, 20, 30).
-        classes: more classes, as `govuk-input--code`.
-        rows: lines of a text area.
-        inputmode: as `numeric`.
-        prefix: text stuck to the front of the input.
-        suffix: text stuck to the end of the input.
-        hints: by choice value, a sentence below that choice.
-        conditional: by choice value, fields shown when it is chosen.
-        grid: whether choices stand in columns.
+        bound: the field.
+        options: how to show it, see `Look`.
     """
-    name = label or str(field.label.text)
-    if optional is None:
-        optional = _is_text_like(field) and not field.flags.required
-    title = (
-        Markup('{} <span class="govuk-label__optional">(optional)</span>').format(name)
-        if optional
-        else Markup.escape(name)
-    )
-    note = hint or field.description
-    params: dict[str, Any] = {"id": field.id, "name": field.name, "classes": classes}
-    if note:
-        params["hint"] = {"text": note}
-    if field.errors:
-        params["errorMessage"] = {"text": _first_error(field.errors)}
-    if isinstance(field, HiddenField):
-        hidden: Markup = field()
+    look = Look(**options)
+    if isinstance(bound, HiddenField):
+        hidden: Markup = bound()
         return hidden
-    legend: dict[str, Any] = {"html": title}
-    if heading:
+    params: dict[str, Any] = {"id": bound.id, "name": bound.name, "classes": look.classes}
+    if note := look.hint or bound.description:
+        params["hint"] = {"text": note}
+    if bound.errors:
+        params["errorMessage"] = {"text": _first_error(bound.errors)}
+    legend: dict[str, Any] = {"html": _title(bound, look)}
+    if look.heading:
         legend |= {"isPageHeading": True, "classes": "govuk-label--heading"}
-    if isinstance(field, (RadioField, SelectMultipleField)):
-        return _choices(field, params, legend, hints or {}, conditional or {}, grid=grid)
-    if isinstance(field, BooleanField):
-        return _checkbox(field, params, title)
-    params["label"] = legend
-    if isinstance(field, SelectField):
-        return component("select", params | {"items": _options(field)})
-    if isinstance(field, FileField):
+    if isinstance(bound, (RadioField, SelectMultipleField)):
+        return _choices(bound, params, legend, look)
+    if isinstance(bound, BooleanField):
+        return _checkbox(bound, params, legend["html"])
+    return _labelled(bound, params | {"label": legend}, look)
+
+
+def _title(bound: Field, look: Look) -> Markup:
+    name = look.label or str(bound.label.text)
+    optional = look.optional
+    if optional is None:
+        optional = _is_text_like(bound) and not bound.flags.required
+    if not optional:
+        return Markup.escape(name)
+    return Markup('{} <span class="govuk-label__optional">(optional)</span>').format(name)
+
+
+def _labelled(bound: Field, params: dict[str, Any], look: Look) -> Markup:
+    if isinstance(bound, SelectField):
+        return component("select", params | {"items": _options(bound)})
+    if isinstance(bound, FileField):
         return component("file-upload", params)
-    if autocomplete:
-        params["autocomplete"] = autocomplete
-    if isinstance(field, PasswordField):
+    if look.autocomplete:
+        params["autocomplete"] = look.autocomplete
+    if isinstance(bound, PasswordField):
         return component("password-input", params)
-    value: str = cast(Any, field)._value()
-    if isinstance(field, TextAreaField):
-        return _text_area(field, params | {"rows": rows}, value)
-    kind = getattr(field.widget, "input_type", "text")
-    if isinstance(field, IntegerField):
+    value: str = cast(Any, bound)._value()  # noqa: SLF001 - WTForms' hook for what an input shows
+    if isinstance(bound, TextAreaField):
+        return _text_area(bound, params | {"rows": look.rows}, value)
+    return _input(bound, params, look, value)
+
+
+def _input(bound: Field, params: dict[str, Any], look: Look, value: str) -> Markup:
+    kind, inputmode = getattr(bound.widget, "input_type", "text"), look.inputmode
+    if isinstance(bound, IntegerField):
         kind, inputmode = "text", inputmode or "numeric"
-    if width:
-        params["classes"] = f"{classes} govuk-input--width-{width}".strip()
+    if look.width:
+        params["classes"] = f"{look.classes} govuk-input--width-{look.width}".strip()
     if inputmode:
         params["inputmode"] = inputmode
-    if prefix:
-        params["prefix"] = {"text": prefix}
-    if suffix:
-        params["suffix"] = {"text": suffix}
-    if kind in {"email", "url"} or inputmode == "numeric" or autocomplete:
+    for name, text in (("prefix", look.prefix), ("suffix", look.suffix)):
+        if text:
+            params[name] = {"text": text}
+    if kind in {"email", "url"} or inputmode == "numeric" or look.autocomplete:
         params["spellcheck"] = False
     return component("input", params | {"type": kind, "value": value})
 
@@ -157,52 +170,49 @@ def error_summary(*forms: Form) -> Markup:
 def _errors(form: Form) -> Iterable[tuple[str, str]]:
     for message in form.form_errors:
         yield "", str(message)
-    for field in form:
-        if isinstance(field, FormField):
-            yield from _errors(field.form)
-        elif field.errors and isinstance(field, HiddenField):
-            yield "", _first_error(field.errors)
-        elif field.errors:
-            yield field.id, _first_error(field.errors)
+    for bound in form:
+        if isinstance(bound, FormField):
+            yield from _errors(bound.form)
+        elif bound.errors and isinstance(bound, HiddenField):
+            yield "", _first_error(bound.errors)
+        elif bound.errors:
+            yield bound.id, _first_error(bound.errors)
 
 
 def _first_error(errors: Iterable[Any]) -> str:
     return str(next(iter(errors)))
 
 
-def _is_text_like(field: Field) -> bool:
-    return not isinstance(field, (BooleanField, SelectField, SelectMultipleField, HiddenField))
+def _is_text_like(bound: Field) -> bool:
+    return not isinstance(bound, (BooleanField, SelectField, SelectMultipleField, HiddenField))
 
 
 def _choices(
-    field: RadioField | SelectMultipleField,
+    bound: RadioField | SelectMultipleField,
     params: dict[str, Any],
     legend: dict[str, Any],
-    hints: Mapping[str, str],
-    conditional: Mapping[str, Markup],
-    *,
-    grid: bool,
+    look: Look,
 ) -> Markup:
     items = []
-    for value, text, selected, *_ in field.iter_choices():
+    for value, text, selected, *_ in bound.iter_choices():
         item: dict[str, Any] = {"value": str(value), "text": str(text), "checked": bool(selected)}
-        if str(value) in hints:
-            item["hint"] = {"text": hints[str(value)]}
-        if str(value) in conditional:
-            item["conditional"] = {"html": conditional[str(value)]}
+        if str(value) in look.hints:
+            item["hint"] = {"text": look.hints[str(value)]}
+        if str(value) in look.conditional:
+            item["conditional"] = {"html": look.conditional[str(value)]}
         items.append(item)
     params |= {
         "idPrefix": params.pop("id"),
         "items": items,
         "fieldset": {"legend": legend},
     }
-    if grid:
+    if look.grid:
         params["formGroup"] = {"classes": "choices--grid"}
-    return component("radios" if isinstance(field, RadioField) else "checkboxes", params)
+    return component("radios" if isinstance(bound, RadioField) else "checkboxes", params)
 
 
-def _checkbox(field: BooleanField, params: dict[str, Any], title: Markup) -> Markup:
-    item: dict[str, Any] = {"value": "y", "html": title, "checked": bool(field.data)}
+def _checkbox(bound: BooleanField, params: dict[str, Any], title: Markup) -> Markup:
+    item: dict[str, Any] = {"value": "y", "html": title, "checked": bool(bound.data)}
     if "hint" in params:
         item["hint"] = params.pop("hint")
     params |= {
@@ -213,17 +223,17 @@ def _checkbox(field: BooleanField, params: dict[str, Any], title: Markup) -> Mar
     return component("checkboxes", params)
 
 
-def _options(field: SelectField) -> list[dict[str, Any]]:
+def _options(bound: SelectField) -> list[dict[str, Any]]:
     return [
         {"value": str(value), "text": str(text), "selected": bool(selected)}
-        for value, text, selected, *_ in field.iter_choices()
+        for value, text, selected, *_ in bound.iter_choices()
     ]
 
 
-def _text_area(field: TextAreaField, params: dict[str, Any], value: str) -> Markup:
+def _text_area(bound: TextAreaField, params: dict[str, Any], value: str) -> Markup:
     # The port indents what a component contains, which would add blanks to a text of several
     # lines: the text is put in afterwards.
-    longest = next((v.max for v in field.validators if isinstance(v, Length) and v.max > 0), None)
+    longest = next((v.max for v in bound.validators if isinstance(v, Length) and v.max > 0), None)
     if longest is not None:
         params |= {"maxlength": longest, "threshold": 75}
     html = component("character-count" if longest is not None else "textarea", params)

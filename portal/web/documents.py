@@ -1,17 +1,15 @@
 """The documents every router may fetch: revocation bundle, keysets, and the API's description."""
 
 import hashlib
-from pathlib import Path
 
 from flask import Blueprint, Response, request
 
+from portal.resources import OPENAPI
 from portal.services import bundles, keys
 from portal.web.access import machine
 from portal.web.portal import portal, request_actor
 
 blueprint = Blueprint("documents", __name__, url_prefix="/v1")
-
-OPENAPI = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
 
 def document(content: bytes) -> Response:

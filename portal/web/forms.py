@@ -28,7 +28,7 @@ class Between:
             raise ValidationError(self.message)
 
 
-class PortalForm(FlaskForm):
+class PortalForm(FlaskForm):  # type: ignore[misc]
     """A form of the portal; a GET that names a draft comes back filled."""
 
     @classmethod

@@ -12,6 +12,7 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import BadRequest
 
 from portal.domain.words import LIMIT_NAMES, MODE_NAMES
+from portal.resources import STATIC, TEMPLATES
 from portal.web import (
     accounts,
     courier,
@@ -36,7 +37,7 @@ from portal.web.access import check_access
 from portal.web.access import public as let_everybody
 from portal.web.application import new_application
 from portal.web.drafts import typed_fields
-from portal.web.portal import STATIC, TEMPLATES, WebPortal
+from portal.web.portal import WebPortal
 from portal.web.sessions import init_sign_ins
 from portal.web.templating import init_templating
 

@@ -1,7 +1,6 @@
 """What the web tier is given, and the facts every request carries."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from flask import current_app, g
@@ -9,10 +8,6 @@ from flask import current_app, g
 from portal.config import Settings
 from portal.services.context import Actor, Transactions
 from portal.services.sign_ins import SignedIn
-
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = ROOT / "templates"
-STATIC = ROOT / "static"
 
 
 @dataclass(frozen=True)

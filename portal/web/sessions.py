@@ -43,7 +43,7 @@ def _know_who() -> None:
             touch(context, g.signed_in.token)
 
 
-class User(UserMixin):
+class User(UserMixin):  # type: ignore[misc]
     """Who is signed in, as Flask-Login wants to have it; its id is the token."""
 
     def __init__(self, who: SignedIn) -> None:

@@ -15,7 +15,8 @@ opened: set[str] = set()
 def note(event: str, arguments: tuple[Any, ...]) -> None:
     """Remember what is opened, by whatever means of Python."""
     if event == "open" and isinstance(arguments[0], str | bytes):
-        opened.add(os.path.abspath(os.fsdecode(arguments[0])))
+        # Path.resolve() would follow links.
+        opened.add(os.path.abspath(os.fsdecode(arguments[0])))  # noqa: PTH100
 
 
 def main() -> None:

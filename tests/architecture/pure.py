@@ -22,15 +22,14 @@ LOADING = ("os.listdir", "os.scandir")
 CLOCKS = ("now", "utcnow", "today")
 
 touched: list[str] = []
-is_importing = True
-is_watching = False
+doing = {"importing": True, "watching": False}
 
 
 def on_event(event: str, arguments: tuple[Any, ...]) -> None:
     """Note what reaches out of the process; while importing, but for modules themselves."""
-    if not is_watching or not event.startswith(TOUCHING):
+    if not doing["watching"] or not event.startswith(TOUCHING):
         return
-    if is_importing and (
+    if doing["importing"] and (
         event in LOADING or (event == "open" and str(arguments[0]).endswith((".py", ".pyc", ".so")))
     ):
         return
@@ -84,11 +83,10 @@ def noticed() -> list[str]:
 
 def watch(work: Callable[[], None]) -> None:
     """Do some work under the hooks."""
-    global is_watching
     sys.setprofile(on_call)
-    is_watching = True
+    doing["watching"] = True
     work()
-    is_watching = False
+    doing["watching"] = False
     sys.setprofile(None)
 
 
@@ -102,7 +100,6 @@ def load() -> None:
 
 def main() -> None:
     """Watch the import, then the verifying."""
-    global is_importing
     before = set(sys.modules)
     sys.addaudithook(on_event)
     watch(load)
@@ -115,7 +112,7 @@ def main() -> None:
     # The first signature of all loads cryptography; from then on nothing is loaded any more.
     outcome(*next(each for each in vectors if each[1]["result"] == "valid"))
     imported |= set(sys.modules) - before
-    is_importing = False
+    doing["importing"] = False
     codes: set[str] = set()
     watch(lambda: codes.update(outcome(*each) for each in vectors))
     roots = {name.partition(".")[0] for name in imported}

@@ -4,7 +4,6 @@ It runs on a free port of loopback and keeps its data in a directory of its own.
 do yet (staff persons, licenses in rare states) is made through the use cases.
 """
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,42 @@ COMMAND = Actor("command")
 WAIT_S = 30
 
 
+class WorkerProcess:
+    """The `portal worker` of a site, which can be ended and started again."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._log = shell.directory / "worker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [BIN / "portal", "worker"],
+                cwd=self._shell.directory,
+                env=self._shell.environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self) -> None:
+        """Ask it to end, and wait until it has: it finishes what it has in hand."""
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def require_running(self) -> None:
+        """Fail with its log when it ended by itself."""
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+
+
 @dataclass(frozen=True)
 class Site:
     """A running portal."""
@@ -33,16 +68,19 @@ class Site:
     shell: Shell
     settings: Settings
     transactions: Transactions
-    worker: subprocess.Popen[bytes]
+    worker: WorkerProcess
 
     @contextmanager
-    def worker_stopped(self) -> Iterator[None]:
-        """Hold the worker still while the block runs, so that what it would do can be seen."""
-        self.worker.send_signal(signal.SIGSTOP)
+    def without_worker(self) -> Iterator[None]:
+        """End the worker while the block runs, so that what it would do can be seen.
+
+        Merely stopped by a signal, it could keep SQLite's write lock.
+        """
+        self.worker.end()
         try:
             yield
         finally:
-            self.worker.send_signal(signal.SIGCONT)
+            self.worker.start()
 
     def make_staff(self, email: str, *roles: str) -> None:
         """Make a staff person who has a second factor."""
@@ -58,7 +96,7 @@ class Site:
         """Open the newest mail of this subject in the page, when it has come."""
         end = monotonic() + WAIT_S
         while monotonic() < end:
-            assert self.worker.poll() is None, "the worker ended; its log says why"
+            self.worker.require_running()
             page.goto(f"{self.origin}/dev/mail?to={to}")
             found = page.get_by_role("link", name=subject)
             if found.count():
@@ -76,23 +114,13 @@ def running_site(directory: Path) -> Iterator[Site]:
     shell = replace(shell, environment={**shell.environment, "PORTAL_DEV": "1"})
     shell.portal("init", "--dev")
     settings = load_settings(shell.environment)
-    with serving(shell, port), (directory / "worker.log").open("w") as log:
-        worker = subprocess.Popen(
-            [BIN / "portal", "worker"],
-            cwd=directory,
-            env=shell.environment,
-            stdout=log,
-            stderr=log,
-        )
+    worker = WorkerProcess(shell)
+    with serving(shell, port):
+        worker.start()
         wiring = wire_command(settings)
         try:
             yield Site(settings.origin, shell, settings, wiring.transactions, worker)
-            assert worker.poll() is None, (directory / "worker.log").read_text()
+            worker.require_running()
         finally:
             wiring.database.dispose()
-            worker.terminate()
-            try:
-                worker.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+            worker.end()

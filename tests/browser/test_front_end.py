@@ -15,6 +15,7 @@ from devtools.assets.sample.app import create_sample
 from portal.web.headers import CONTENT_SECURITY_POLICY
 from tests.browser.browsing import COLD_PAGE_BYTES, COLD_PAGE_REQUESTS, open_page, violations
 
+pytestmark = [pytest.mark.xdist_group("site-journeys"), pytest.mark.slow]
 PAGES = [
     "/",
     "/plans",

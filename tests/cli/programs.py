@@ -47,6 +47,7 @@ class Shell:
         """Run a command to its end."""
         ended = subprocess.run(
             [BIN / program, *arguments],
+            check=False,
             input=stdin,
             cwd=self.directory,
             env=self.environment,

@@ -140,7 +140,7 @@ def test_init_for_development_makes_every_secret_where_it_can(
 ) -> None:
     named = {"PORTAL_SESSION_KEY_FILE": str(tmp_path / "vault" / "session-key")}
     message = nobody.refused(2, "bad-setting", "init", "--dev", **named)
-    assert message.startswith(f"PORTAL_SESSION_KEY_FILE: cannot make {tmp_path / 'vault'}")
+    assert message.startswith(f"PORTAL_SESSION_KEY_FILE: cannot create {tmp_path / 'vault'}")
     (tmp_path / "vault").mkdir()
     assert named["PORTAL_SESSION_KEY_FILE"] in nobody.ask("init", "--dev", **named)["made"]
 
@@ -586,9 +586,8 @@ def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
     make_approved(operator)
     kept = tmp_path / "kept.json"
     transactions = operator.opened[-1].transactions
-    with transactions.writing(COMMAND) as context:
-        seal_committed(context)
-        publish_bundle(context)
+    seal_committed(transactions)
+    publish_bundle(transactions, COMMAND)
     operator.ask("bundle", "export", "--out", kept)
     check = ("audit", "check", "--bundle", kept)
     assert operator.ask(*check) == {"chain": "holds"}
@@ -600,8 +599,7 @@ def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
         for table in ("bundles", "sealed_rows", "audit_seals"):
             context.session.execute(text(f"DELETE FROM {table}"))
         context.session.execute(text("UPDATE audit_rows SET reason = 'another'"))
-    with transactions.writing(COMMAND) as context:
-        seal_committed(context)
+    seal_committed(transactions)
     assert operator.ask("audit", "check") == {"chain": "holds"}
     assert "bundle" in operator.refused(4, "conflict", *check)
     kept.write_text("{}")

@@ -12,8 +12,15 @@ from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.lease import Lease
 from tests.cli.programs import Shell, free_port, make_shell, serving
+from tests.spread import PROVE, examples
+
+pytestmark = pytest.mark.slow
 
 PASSWORD = "nobody expects this horse"
+DATABASES = ["postgresql", "sqlite"] if PROVE else ["postgresql"]
+"""The browser's journeys start the same commands over SQLite."""
+LAST_SEQ = examples(4, 11)
+"""Of the lease after the renewals."""
 
 
 def init(shell: Shell) -> None:
@@ -84,7 +91,7 @@ def held(state_dir: Path) -> tuple[Lease, str]:
 
 
 def check_leases(shell: Shell, deployment: str, state_dir: Path) -> None:
-    """Enroll a router with a code from a file, then renew ten times."""
+    """Enroll a router with a code from a file, then renew again and again."""
     made = shell.portal("enrollment-code", "create", "--deployment", deployment)
     assert made["expires_at"].endswith("Z")
     (shell.directory / "code").write_text(made["code"] + "\n")
@@ -95,7 +102,7 @@ def check_leases(shell: Shell, deployment: str, state_dir: Path) -> None:
     )
     assert (enrolled["status"], enrolled["seq"]) == ("serving", 1)
     _, before = held(state_dir)
-    for seq in range(2, 12):
+    for seq in range(2, LAST_SEQ + 1):
         renewed = shell.router("renew", "--state-dir", state_dir)
         lease, sha256 = held(state_dir)
         assert (renewed["epoch"], renewed["seq"]) == (1, seq) == (lease.epoch, lease.seq)
@@ -111,7 +118,7 @@ def check_held(shell: Shell, state_dir: Path) -> None:
     assert (renewed.status, renewed.facts["error"]["code"]) == (1, "unreachable")
     assert held(state_dir) == before
     status = shell.router("status", "--state-dir", state_dir)
-    assert (status["status"], status["seq"], status["serves"]) == ("serving", 12, True)
+    assert (status["status"], status["seq"], status["serves"]) == ("serving", LAST_SEQ + 1, True)
     assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in state_dir.iterdir()} == {0o600}
 
@@ -145,6 +152,10 @@ def check_doctor(shell: Shell) -> None:
 
 
 @pytest.mark.asvs("14.2.1")
+# The browser's journeys start the same commands over SQLite.
+@pytest.mark.parametrize(
+    "database_url", ["postgresql", "sqlite"] if PROVE else ["postgresql"], indirect=True
+)
 def test_from_init_to_a_renewed_lease(database_url: str, tmp_path: Path) -> None:
     port = free_port()
     shell = make_shell(tmp_path, database_url, port)

@@ -1,14 +1,18 @@
 """The conformance command line: the reference passes, and what is wrong is found."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import licensing
 from devtools import conformance, sequences
 
+ROOT = Path(__file__).parents[2]
 OURS = [sys.executable, "-m", "router.conformance"]
 
 
@@ -48,6 +52,9 @@ WRONG = {
             "clock.rollback",
             "clock.a-higher-revision-mends-it",
             "revision.a-lower-one-is-refused",
+            "keyset.a-lower-version-is-refused",
+            "bundle.a-license-asks-for-one",
+            "bundle.an-older-one-brings-nothing-back",
             "bundle.remembered",
             "bundle.gone-after-it-was-seen",
             "bundle.effective-later",
@@ -100,11 +107,71 @@ def test_an_implementation_that_is_wrong_fails_the_right_vectors(name: str) -> N
     assert {failure.name for failure in failures} == expected
 
 
+BROKEN = {
+    "row 9: it is valid one second more": (
+        "at >= license_.expires_at",
+        "at > license_.expires_at",
+        {"times.expires-at", "license.order-9-10", "grace.never-covers-expiry"},
+    ),
+    "row 10: any instance will do": (
+        "fingerprint not in allowed",
+        "not allowed",
+        {
+            "grace.not-for-another-instance",
+            "license.binding-case",
+            "license.binding-none",
+            "license.binding-other",
+            "license.binding-prefix",
+            "license.order-10-11",
+        },
+    ),
+    "row 11: the keyset has no floor": (
+        "trust.version, seen.keyset_version",
+        "trust.version, 0",
+        {
+            "times.keyset-floor-above",
+            "license.order-11-12-keyset",
+            "keyset.a-lower-version-is-refused",
+        },
+    ),
+    "row 12: entries take effect a second late": (
+        "entry.effective_at <= at",
+        "entry.effective_at < at",
+        {"times.revocation-at", "bundle.effective-later"},
+    ),
+    "row 13: nobody minds an old bundle": (
+        "bundle.version < floor",
+        "bundle.version < 0",
+        {"times.bundle-floor-below", "bundle.an-older-one-brings-nothing-back"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_of_the_table_is_seen_in_the_code_that_serves(
+    name: str, tmp_path: Path
+) -> None:
+    """The router runs over a copy of `licensing` in which one row is wrong."""
+    right, wrong, expected = BROKEN[name]
+    copy = shutil.copytree(
+        Path(licensing.__file__).parent,
+        tmp_path / "licensing",
+        ignore=shutil.ignore_patterns("vectors", "__pycache__"),
+    )
+    judge = copy / "verify.py"
+    text = judge.read_text()
+    assert text.count(right) == 1
+    judge.write_text(text.replace(right, wrong))
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    _, failures = conformance.run(["env", f"PYTHONPATH={path}", sys.executable, "-P", *OURS[1:]])
+    assert {failure.name for failure in failures} == expected
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
         ("import sys; sys.exit(3)", "ended"),
-        ("print('hello', flush=True); input()", "answered no JSON"),
+        ("print('hello', flush=True); input()", "its answer is not JSON"),
         ("print('{}', flush=True); input()", "answered another request"),
         ("input(); input()", "did not answer within 0.5 s"),
     ],

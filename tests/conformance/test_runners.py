@@ -59,6 +59,7 @@ def test_python_runner(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     assert capsys.readouterr().out.startswith("one.wrong: ")
 
 
+@pytest.mark.slow
 def test_node_runner(tmp_path: Path) -> None:
     command = [_program("node"), str(HERE / "node" / "run.mjs")]
     done = _run([*command, str(VECTORS)])

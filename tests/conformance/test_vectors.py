@@ -14,8 +14,8 @@ from devtools.vectors.keys import SEED_TEXT, TEST_KEYS
 from licensing.envelope import Envelope
 from licensing.keys import key_id
 from licensing.names import CODES
-from licensing.test_keys import TEST_KEY_IDS
 from licensing.verify import verify_keyset
+from router.documents.test_keys import TEST_KEY_IDS
 from tests.conformance.python_runner import read_vectors, vector_files
 
 VECTORS = Path(__file__).resolve().parents[2] / "licensing" / "vectors"

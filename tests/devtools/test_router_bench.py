@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_it_measures_both_servers_in_one_run() -> None:
     done = subprocess.run(

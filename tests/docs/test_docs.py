@@ -31,14 +31,15 @@ from portal.domain.lease_errors import REFUSALS
 from portal.services.context import Actor, Transactions
 from portal.services.health import findings
 from portal.services.keys import current_keyset, published_keyset
-from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
-from router import codes
-from router.cli import _parser
-from router.config import known_paths, load_config
+from router.commands import codes
+from router.commands.cli import _parser
+from router.config import Config, load_config
+from router.yaml_file import known_paths
+from tests.applications import make_app
 from tests.databases import copied_file
 from tests.factories.licenses import make_license
-from tests.web.visitor import Served, serve
+from tests.web.visitor import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -47,15 +48,15 @@ COMMAND = Actor("command")
 
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+def database_url(sqlite_prepared: Path, tmp_path: Path) -> str:
     """One kind of database is enough here: nothing below depends on it."""
-    return copied_file(sqlite_template, tmp_path)
+    return copied_file(sqlite_prepared, tmp_path)
 
 
 @pytest.fixture
 def app(transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    return serve(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 def page_id(path: Path) -> str:
@@ -168,13 +169,13 @@ def test_every_refusal_of_the_portal_can_be_explained() -> None:
         assert f"### {code}\n" in page or f"| `{code}` |" in page, code
 
 
-def test_every_section_says_what_it_means_how_to_see_and_mend_it() -> None:
+def test_every_section_says_what_it_means_how_to_see_and_fix_it() -> None:
     text = (DOCS / "router" / "errors.md").read_text()
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         if section.startswith("Codes of the command itself"):
             continue
-        said = re.findall(r"^- \*\*(Means|See it|Mend it)", section, re.MULTILINE)
-        assert said == ["Means", "See it", "Mend it"], section.splitlines()[0]
+        said = re.findall(r"^- \*\*(Means|See it|Fix it)", section, re.MULTILINE)
+        assert said == ["Means", "See it", "Fix it"], section.splitlines()[0]
 
 
 def test_the_sections_of_verify_name_its_exit_and_router_codes() -> None:
@@ -192,7 +193,7 @@ def test_the_order_of_verifying_is_the_table_of_codes() -> None:
         r"^\| (?:\d+|\u2013) \|.*?\| (`.*?`) \| (\d) \|", path.read_text(), re.MULTILINE
     )
     listed = [
-        (code, int(exit)) for codes, exit in rows for code in re.findall(r"`([\w-]+)`", codes)
+        (code, int(status)) for codes, status in rows for code in re.findall(r"`([\w-]+)`", codes)
     ]
     assert listed == [(code.code, code.exit) for code in CODES.values()]
 
@@ -253,6 +254,47 @@ def test_a_page_has_one_title_and_even_fences(path: Path) -> None:
     text = path.read_text()
     assert [level for level, _ in headings(text)].count(1) == 1
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0
+
+
+# Where changes go
+
+
+def test_every_file_a_change_touches_exists() -> None:
+    page = (DOCS / "contributing" / "where-changes-go.md").read_text()
+    assert [title for level, title in headings(page) if level == 2] == [
+        "A new SKU",
+        "A new limit",
+        "A new page",
+        "A new refusal code",
+        "A new job",
+    ]
+    rooms = "docs|devtools|licensing|portal|router|templates|tests"
+    named = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", page))
+    assert len(named) > 40
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_every_file_the_architecture_names_exists() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:licensing|portal|router)/[\w./-]*)`", page))
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    for title in re.findall(r"^## The way of a .+$", page, re.MULTILINE)[1:]:
+        way = page.partition(f"{title}\n")[2].partition("\n## ")[0]
+        assert 5 <= len(re.findall(r"^\| \d \|", way, re.MULTILINE)) <= 8, title
+
+
+def test_every_name_a_change_touches_is_in_its_file() -> None:
+    page = (DOCS / "contributing" / "where-changes-go.md").read_text()
+    checked = 0
+    for row in re.findall(r"^\| (`.+) \|$", page, re.MULTILINE):
+        files, what, _ = row.split(" | ")
+        paths = [ROOT / name for name in re.findall(r"`([^`]+)`", files)]
+        text = "".join(path.read_text() for path in paths if path.suffix == ".py")
+        for name in re.findall(r"`([A-Za-z_]+)`", what) if text else ():
+            assert re.search(rf"\b{name}\b", text), (name, files)
+            checked += 1
+    assert checked > 10
 
 
 # Commands
@@ -322,7 +364,7 @@ def test_the_example_of_a_configuration_is_one() -> None:
 
 def test_every_key_of_the_configuration_is_in_the_table() -> None:
     page = (DOCS / "router" / "install.md").read_text()
-    for path in known_paths():
+    for path in known_paths(Config):
         top = path.split("[")[0]
         assert f"| `{path}` |" in page or f"| `{top}` |" in page or f"| `{path}." in page, path
 

@@ -35,7 +35,7 @@ def test_a_confirmed_work_address_is_granted() -> None:
         ({"is_free_mail": True}, "free mailboxes"),
         ({"is_denied": True}, "deny list"),
         ({"last_of_account": AT - INTERVAL + timedelta(seconds=1)}, "This account had"),
-        ({"last_of_domain": AT - INTERVAL + timedelta(seconds=1)}, "Somebody of newco.example"),
+        ({"last_of_domain": AT - INTERVAL + timedelta(seconds=1)}, "Somebody at newco.example"),
     ],
 )
 def test_each_reason_leaves_it_to_staff_and_is_told(change: dict[str, object], words: str) -> None:

@@ -31,9 +31,9 @@ def test_features_are_sorted_and_complete() -> None:
     [
         ({"purpose": " "}, "purpose"),
         ({"goals": " "}, "goals"),
-        ({"expected_tokens": None}, "volume_tokens"),
-        ({"expected_tokens": 0}, "volume_tokens"),
-        ({"expected_tokens": 10**12 + 1}, "volume_tokens"),
+        ({"expected_tokens": None}, "expected_tokens"),
+        ({"expected_tokens": 0}, "expected_tokens"),
+        ({"expected_tokens": 10**12 + 1}, "expected_tokens"),
         ({"contacts": "x" * 4001}, "contacts"),
         ({"starts_on": TODAY - timedelta(days=1)}, "starts_on"),
         ({"starts_on": TODAY + timedelta(days=181)}, "starts_on"),

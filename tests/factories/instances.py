@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from licensing.document import Document
-from licensing.encoding import b64encode, sha256_hex
+from licensing.encoding import b64encode, crockford, sha256_hex
 from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
 from licensing.lease import Lease
 from portal.db.licenses import License
-from portal.domain.identifiers import crockford
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import create_enrollment_code
 from tests.fakes import MemorySigner

@@ -63,7 +63,7 @@ class _Session(socketserver.StreamRequestHandler):
         self.secure = True
 
     def _answer(self, line: str) -> bool:
-        post, verb = self.server.post, line.split()[0].upper()
+        post, verb = self.server.post, line.split(maxsplit=1)[0].upper()
         post.commands.append(verb)
         if verb in post.refuse:
             if post.refuse[verb] == "hang up":

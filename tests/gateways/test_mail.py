@@ -9,7 +9,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from portal.domain.ports import Mail, MailUndelivered
-from portal.gateways.mail import TEMPLATES, DirectoryMailer, JinjaMailTemplates, SmtpMailer
+from portal.gateways.mail import DirectoryMailer, JinjaMailTemplates, SmtpMailer
+from portal.resources import TEMPLATES
 from tests.fakes import FakeClock, FakeRandomness
 from tests.gateways.mail_server import Post, receiving
 from tests.router.certificates import make_certificate

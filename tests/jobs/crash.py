@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from portal.db.session import Database, make_engine
 from portal.domain.ports import Signer
-from portal.gateways.mail import DirectoryMailer, JinjaMailTemplates
+from portal.gateways.mail import DirectoryMailer
 from portal.gateways.passwords import Argon2Passwords
 from portal.gateways.rate_limits import DatabaseRateLimiter
 from portal.gateways.secret_box import AesGcmBox
@@ -22,11 +22,11 @@ from portal.gateways.system import SystemClock, SystemRandomness
 from portal.jobs.handlers import Handlers
 from portal.jobs.worker import Worker
 from portal.services.context import Policy, Ports, Transactions
+from tests.applications import ORIGIN, mail_templates
 
 PASSPHRASE = b"a passphrase that tests alone may use"
 DATA_KEY = b"a data key that tests alone may use!"
 ROLES = ("root", "license", "lease", "revocation")
-ORIGIN = "http://127.0.0.1:8000"
 
 
 class Points:
@@ -78,7 +78,7 @@ def transactions(url: str, keys: Path, points: Points | None = None) -> Transact
 def make_worker(opened: Transactions, mail: Path) -> Worker:
     """Make the real worker without what recurs, so that its points are the same in each run."""
     mailer = DirectoryMailer(mail, "licenses@localhost", SystemClock(), SystemRandomness())
-    handlers = Handlers(opened, JinjaMailTemplates(ORIGIN), mailer)
+    handlers = Handlers(opened, mail_templates(), mailer)
     return Worker(opened, handlers.by_kind(), [], f"worker {os.getpid()}")
 
 

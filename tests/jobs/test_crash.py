@@ -16,9 +16,11 @@ from portal.services.licenses import request_issue
 from tests.factories.accounts import make_customer, make_deployment
 from tests.factories.licenses import make_entitlement
 from tests.jobs.crash import PASSPHRASE, ROLES, make_worker, run, transactions
+from tests.spread import KillPoints
+
+pytestmark = pytest.mark.slow
 
 COMMAND = Actor("command")
-SAFETY = 400
 
 
 def work_until_killed(url: str, keys: Path, point: int) -> bool:
@@ -44,9 +46,8 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
     with opened.writing(COMMAND) as context:
         init_keys(context, SignerDirectory(keys, PASSPHRASE, ROLES))
     make_worker(opened, keys / "mail").run_once()
-    point, licenses = 1, 0
-    while True:
-        assert point < SAFETY, "the worker never came to an end"
+    points = KillPoints(every=7)
+    for licenses, point in enumerate(points, 1):
         account, _ = make_customer(opened, f"jo{point}@newco.example")
         while make_worker(opened, keys / "mail").run_once():
             pass
@@ -54,10 +55,9 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
         entitlement = make_entitlement(opened, deployment)
         with opened.writing(COMMAND) as context:
             asked = request_issue(context, entitlement.id, cause="start")
-        licenses += 1
         # Nothing of this process may be open in the child.
         opened.database.dispose()
-        died = work_until_killed(database_url, keys, point)
+        points.died = work_until_killed(database_url, keys, point)
         with opened.reading(COMMAND) as context:
             seen = context.session.get_one(License, asked.id)
             payload, envelope = seen.payload, seen.envelope
@@ -77,8 +77,5 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
             same = context.session.query(License).filter_by(deployment_id=deployment.id)
             assert same.count() == 1
             assert context.session.query(License).count() == licenses
-        if not died:
-            break
-        point += 1
     opened.database.dispose()
-    assert point > 20, "the points of work were not reached"
+    assert points.last > 20, "the points of work were not reached"

@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,9 +25,10 @@ from portal.services.context import SYSTEM, Actor, Transactions
 from portal.services.emails import queue_email
 from portal.services.jobs import enqueue
 from portal.services.licenses import request_issue
+from tests.databases import write_at_once
 from tests.factories.accounts import make_customer, make_deployment
 from tests.factories.licenses import make_entitlement
-from tests.fakes import FakeClock, FakeMailer
+from tests.fakes import BusySigners, FakeClock, FakeMailer
 
 COMMAND = Actor("command")
 
@@ -69,6 +71,34 @@ def test_it_issues_what_was_asked_and_tells_the_customer(
         "set-password",
         "license-issued",
     ]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_nobody_waits_for_a_worker_that_signs_or_mails(
+    transactions: Transactions, clock: FakeClock, database_url: str
+) -> None:
+    """SQLite has one write lock; the worker holds it for statements alone."""
+    written: list[str] = []
+
+    def write(during: str) -> None:
+        write_at_once(database_url)
+        written.append(during)
+
+    signers = BusySigners(transactions.ports.signers, lambda: write("signature"))
+    mailer = FakeMailer(meanwhile=lambda: write("mail"))
+    opened = Transactions(
+        transactions.database, replace(transactions.ports, signers=signers), transactions.policy
+    )
+    handlers = Handlers(opened, Templates(), mailer)
+    worker = Worker(opened, handlers.by_kind(), handlers.schedules(), "worker one")
+    account, _ = make_customer(transactions)
+    entitlement = make_entitlement(transactions, make_deployment(transactions, account))
+    with transactions.writing(COMMAND) as context:
+        request_issue(context, entitlement.id, cause="start")
+    clock.advance(days=1, seconds=1)
+    drain(worker)
+    assert written.count("signature") == 2, "of the license, and of the bundle that is due"
+    assert written.count("mail") == len(mailer.sent) == 2
 
 
 def test_a_poison_job_is_retried_then_parked_and_stops_nobody(
@@ -130,6 +160,8 @@ def test_mail_waits_for_the_mail_server_and_forgets_its_secret(
 def test_committed_rows_are_sealed_and_the_chain_holds(
     worker: Worker, transactions: Transactions, clock: FakeClock
 ) -> None:
+    worker.run_once()
+    make_customer(transactions, "ann@newco.example")
     with transactions.reading(COMMAND) as context:
         assert not sealing_is_late(context)
     clock.advance(seconds=61)
@@ -140,7 +172,7 @@ def test_committed_rows_are_sealed_and_the_chain_holds(
     clock.advance(seconds=2)
     worker.run_once()
     with transactions.reading(COMMAND) as context:
-        assert context.session.query(AuditSeal).count() == 2
+        assert context.session.query(AuditSeal).count() == 3
         assert verify_chain(context) is None
         assert not sealing_is_late(context)
 

@@ -84,7 +84,7 @@ def test_no_payload_even_where_it_is_signed(name: str) -> None:
 @corpus
 def test_no_bundle_beside_a_license(name: str) -> None:
     with pytest.raises(RevocationUnusable, match="malformed-envelope"):
-        verify_license(LICENSE_FILE, TRUST, NOW, bundle=CORPUS[name])
+        examine_license(LICENSE_FILE, TRUST, NOW, bundles=[CORPUS[name]]).require()
 
 
 @corpus

@@ -10,6 +10,7 @@ from licensing.encoding import (
     b64decode,
     b64encode,
     canonical,
+    crockford,
     parse_canonical,
     parse_json,
     sha256_hex,
@@ -187,3 +188,22 @@ def test_base64_refuses(text: str) -> None:
 
 def test_sha256() -> None:
     assert sha256_hex(b"abc") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "00000000000000000000000000"),
+        (31, "0000000000000000000000000Z"),
+        (32, "00000000000000000000000010"),
+        (2**128 - 1, "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"),
+    ],
+)
+def test_crockford(number: int, text: str) -> None:
+    assert crockford(number.to_bytes(16, "big")) == text
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_crockford_takes_128_bits(size: int) -> None:
+    with pytest.raises(ValueError, match="128 bits"):
+        crockford(bytes(size))

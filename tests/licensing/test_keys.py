@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devtools.vectors.build import keyset_payload
 from devtools.vectors.keys import LEASE, LICENSE, LICENSE_COMPROMISED, TEST_KEYS, TestKey
 from licensing.errors import MalformedPayload
-from licensing.keys import Keyset, PublicKey, key_id, loaded_key, public_key_of
-from licensing.test_keys import TEST_KEY_IDS
+from licensing.keys import Keyset, PublicKey, key_id, loaded_key
+from router.documents.test_keys import TEST_KEY_IDS
 
 P = 2**255 - 19
 SPKI = PublicFormat.SubjectPublicKeyInfo
@@ -117,7 +117,7 @@ def test_find() -> None:
     keyset = Keyset.parse(keyset_payload())
     found = keyset.find(LICENSE.keyid, "license")
     assert found is not None
-    assert public_key_of(found).raw == LICENSE.raw
+    assert found.public.raw == LICENSE.raw
     assert keyset.find(LICENSE.keyid, "lease") is None
     assert keyset.find("0" * 64, "license") is None
     compromised = keyset.find(LICENSE_COMPROMISED.keyid, "license")

@@ -23,6 +23,7 @@ from licensing.license import License
 from licensing.names import CODES, FEATURES, SKUS
 from licensing.verify import examine_license, verify_bundle, verify_keyset, verify_license
 from tests.licensing.documents import BUNDLE_FILE, HELD, KEYSET, LICENSE_FILE, TRUST
+from tests.spread import examples
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
@@ -121,7 +122,7 @@ def test_no_flipped_bit_of_a_license_is_accepted() -> None:
 
 
 @given(licenses(), st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30, 300))
 def test_no_flipped_bit_of_any_license_is_accepted(data: bytes, source: st.DataObject) -> None:
     assert verify_license(data, TRUST, NOW, fingerprint=FINGERPRINT)
     for _ in range(20):
@@ -146,7 +147,7 @@ def test_nothing_inserted_changes_what_is_read(position: int, inserted: bytes) -
 
 
 @given(st.integers(0, 8 * len(KEYSET) - 1))
-@settings(max_examples=200)
+@settings(max_examples=examples(200, 1000))
 def test_no_flipped_bit_of_a_keyset_changes_it(bit: int) -> None:
     """Two of three roots are needed and two signed, so that each signature matters."""
     with contextlib.suppress(LicensingError):
@@ -244,7 +245,7 @@ def test_base64_round_trip(data: bytes) -> None:
         st.from_regex(r"[A-Za-z0-9+/]{2,8}={0,3}", fullmatch=True),
     )
 )
-@settings(max_examples=500)
+@settings(max_examples=examples(500, 2000))
 def test_base64_has_one_way_to_write_bytes(text: str) -> None:
     try:
         data = b64decode(text)

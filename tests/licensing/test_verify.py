@@ -90,6 +90,7 @@ class Fault:
     circumstances: dict[str, Any] = field(default_factory=dict)
 
 
+ASKS_FOR_MORE = {"require_current_bundle": False, "min_version": ISSUED + 1}
 SIGNER_FAULTS = (
     Fault(3, "untrusted-key", signers=(LICENSE_STRANGE,)),
     Fault(4, "bad-signature", wrong=(LICENSE,)),
@@ -109,7 +110,7 @@ FAULTS = (
     Fault(11, "rolled-back", circumstances={"revision": 8}),
     Fault(11, "rolled-back", circumstances={"keyset_version": 4}),
     Fault(12, "revoked", circumstances={"bundle": REVOKING_FILE}),
-    Fault(13, "revocation-unusable", circumstances={"bundle_version": ISSUED + 1}),
+    Fault(13, "revocation-unusable", {"revocation": ASKS_FOR_MORE}),
 )
 
 
@@ -128,12 +129,10 @@ def examine(*faults: Fault) -> Report:
         TRUST,
         where["at"],
         fingerprint=where["fingerprint"],
-        floors=Floors(
-            revision=where.get("revision", 0),
-            bundle_version=where.get("bundle_version", 0),
-            keyset_version=where.get("keyset_version", 0),
+        floors=lambda _deployment, _issuer: Floors(
+            revision=where.get("revision", 0), keyset_version=where.get("keyset_version", 0)
         ),
-        bundle=where["bundle"],
+        bundles=[where["bundle"]],
     )
 
 
@@ -207,7 +206,7 @@ def test_verify_raises_what_the_report_says() -> None:
         verify_license(LICENSE_FILE, TRUST, EXPIRES)
     file = signed("license", iss="example.com")
     with pytest.raises(WrongIssuer):
-        verify_license(file, TRUST, EXPIRES, floors=Floors(revision=9))
+        verify_license(file, TRUST, EXPIRES)
 
 
 def test_what_was_verified() -> None:
@@ -253,8 +252,10 @@ class TestSingleKey:
     def test_its_signature_counts(self) -> None:
         file = signed("license", LICENSE_STRANGE, min_keyset_version=99)
         assert verify_license(file, self.trust, NOW).keyid == LICENSE_STRANGE.keyid
-        floors = Floors(keyset_version=9)
-        assert verify_license(file, self.trust, NOW, floors=floors), "it has no version"
+        report = examine_license(
+            file, self.trust, NOW, floors=lambda _deployment, _issuer: Floors(keyset_version=9)
+        )
+        assert report.require(), "it has no version"
 
     def test_no_other_does(self) -> None:
         with pytest.raises(UntrustedKey):

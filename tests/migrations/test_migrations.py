@@ -3,21 +3,28 @@
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from devtools.postgres import Cluster
 from portal.db import migrate
+from portal.db.audit import AuditSeal
 from portal.db.session import make_engine
-from portal.services.context import Transactions
+from portal.services.audit_seals import ROWS_SETTLED, seal_committed, verify_chain
+from portal.services.context import SYSTEM, Transactions
 from tests.databases import copied_file, fresh_database
 from tests.factories.accounts import make_staff
+from tests.fakes import FakeClock
 
+ROOT = Path(__file__).resolve().parents[2]
 APPEND_ONLY = ("audit_rows", "audit_seals", "sealed_rows")
 
 
@@ -70,6 +77,55 @@ def test_up_down_and_up_again(engine: Engine) -> None:
     migrate.upgrade(engine)
     assert (tables(engine), triggers(engine)) == (made, guards)
     assert migrate.differences(engine) == []
+
+
+def printed_sql(url: str, *arguments: str) -> str:
+    """Return what `alembic … --sql` prints for this database."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments, "--sql"],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PORTAL_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def run_script(url: str, script: str) -> None:
+    """Run SQL as the database's own shell would."""
+    if make_url(url).get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(make_url(url).database or "")) as connection:
+            connection.executescript(script)
+        return
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(script.encode())
+
+
+def test_the_printed_sql_makes_the_same_schema(empty_url: str, engine: Engine) -> None:
+    run_script(empty_url, printed_sql(empty_url, "upgrade", "head"))
+    assert migrate.current(engine) == migrate.head()
+    assert migrate.differences(engine) == []
+    made, guards = tables(engine), triggers(engine)
+    migrate.downgrade(engine, "base")
+    migrate.upgrade(engine)
+    assert (tables(engine), triggers(engine)) == (made, guards)
+    run_script(empty_url, printed_sql(empty_url, "downgrade", f"{migrate.head()}:base"))
+    assert tables(engine) == triggers(engine) == set()
+
+
+def test_alembic_alone_finds_the_scripts_and_the_database(empty_url: str, engine: Engine) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PORTAL_DATABASE_URL": empty_url},
+        check=True,
+        timeout=60,
+    )
+    assert migrate.current(engine) == migrate.head()
 
 
 def test_the_migrated_schema_is_the_models_schema(database_url: str) -> None:
@@ -133,7 +189,9 @@ def test_sqlite_refuses_to_replace_the_audit_trail_on_any_connection(
             "INSERT INTO audit_rows (at, action, actor_kind, subject_kind, subject_id, detail)"
             " VALUES ('2026-11-23 12:00:00', 'staff.created', 'command', 'person', 'p', '{}')"
         )
-        connection.execute("INSERT INTO audit_seals VALUES (1, 'x', 1, 'a', 0, 0, 'b', 'c', 'd')")
+        connection.execute(
+            "INSERT INTO audit_seals VALUES (1, 'x', 1, 'a', 0, 0, 'b', 'c', 'd', 0)"
+        )
         connection.execute("INSERT INTO sealed_rows SELECT id, 1 FROM audit_rows")
         connection.commit()
         before = connection.execute(f"SELECT * FROM {table}").fetchall()
@@ -149,7 +207,8 @@ def fill(connection: Connection) -> None:
     """Seal one audit row, by hand."""
     connection.execute(
         text(
-            "INSERT INTO audit_seals VALUES (1, '2026-11-23 12:00:00', 1, 'a', 0, 0, 'b', 'c', 'd')"
+            "INSERT INTO audit_seals"
+            " VALUES (1, '2026-11-23 12:00:00', 1, 'a', 0, 0, 'b', 'c', 'd', 0)"
         )
     )
     connection.execute(
@@ -223,10 +282,36 @@ def test_migrations_do_not_queue_behind_a_long_transaction(postgres: Cluster) ->
             connection.execute(text("LOCK TABLE accounts IN ACCESS SHARE MODE"))
             with pytest.raises(DBAPIError, match="lock timeout"):
                 migrate.downgrade(engine, "base")
-        assert migrate.current(engine) == migrate.head()
+        # What waited was not undone; what did not have to wait was.
+        assert migrate.current(engine) is not None
+        migrate.upgrade(engine)
         assert migrate.differences(engine) == []
         migrate.downgrade(engine, "base")
         migrate.upgrade(engine)
         assert migrate.differences(engine) == []
         engine.dispose()
         holder.dispose()
+
+
+def test_seals_made_before_they_said_what_is_settled_stay(
+    transactions: Transactions, clock: FakeClock
+) -> None:
+    """Older code goes on writing seals during an update, and its seals say 0."""
+    engine = transactions.database.engine
+    make_staff(transactions)
+    first = seal_committed(transactions)
+    assert first is not None
+    migrate.downgrade(engine, "0002")
+    with engine.begin() as connection:
+        columns = {each["name"] for each in inspect(connection).get_columns("audit_seals")}
+    assert "settled_to" not in columns
+    migrate.upgrade(engine)
+    clock.advance(seconds=ROWS_SETTLED.total_seconds() + 1)
+    make_staff(transactions, "second@vendor.test")
+    second = seal_committed(transactions)
+    assert second is not None
+    assert second.number == 2
+    assert second.settled_to == first.row_count
+    with transactions.reading(SYSTEM) as context:
+        assert context.session.get_one(AuditSeal, 1).settled_to == 0
+        assert verify_chain(context) is None

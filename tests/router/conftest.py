@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from portal.app import create_app
 from portal.config import load_settings
 from portal.services.context import Transactions
-from portal.web.portal import WebPortal
+from tests.applications import make_app
 from tests.databases import copied_file
 from tests.router.journals import Router
 from tests.router.network import Network, serve
@@ -17,16 +16,16 @@ from tests.router.site import Site, make_site
 
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+def database_url(sqlite_prepared: Path, tmp_path: Path) -> str:
     """A fresh, migrated database. Which kind the portal has makes no difference to a router."""
-    return copied_file(sqlite_template, tmp_path)
+    return copied_file(sqlite_prepared, tmp_path)
 
 
 @pytest.fixture
 def network(transactions: Transactions, tmp_path: Path) -> Iterator[Network]:
     """The portal on a port of loopback."""
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path)})
-    app = create_app(WebPortal(settings, transactions, b"k" * 32))
+    app = make_app(settings, transactions)
     with serve(app) as running:
         yield running
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from licensing.license import Budget
-from router.budgets import Tally, Terms
-from router.journal import Journal
-from router.state import StateFile
+from router.state.budgets import Tally, Terms
+from router.state.journal import Journal
+from router.state.store import StateFile
 from tests.router.papers import AT, identifier
 
 DEPLOYMENT = identifier("dep", 1)

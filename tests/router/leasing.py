@@ -13,9 +13,9 @@ from licensing.envelope import Envelope
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import KeysetTrust, verify_keyset
-from router.agent import enroll, read_grounds, renew
-from router.fetch import HttpFetch
-from router.lease_store import LeaseState, LeaseStore
+from router.lease.store import LeaseState, LeaseStore
+from router.network.agent import Enrollment, enroll, read_grounds, renew
+from router.network.fetch import HttpFetch
 from tests.router.running import House, house
 
 CODE_VARIABLE = "SMART_LLMROUTER_ENROLLMENT_CODE"
@@ -62,7 +62,7 @@ class Leased:
         """Enroll as the command does, before the router runs."""
         with self.store.locked(create=True) as store:
             code = self.portal.code()
-            return enroll(store, self._grounds(), code, HttpFetch(self.server.url))
+            return enroll(store, self._grounds(), Enrollment(code), HttpFetch(self.server.url))
 
     def renew(self) -> Lease:
         """Renew as the command does."""

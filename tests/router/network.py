@@ -113,7 +113,7 @@ class Quiet(WSGIRequestHandler):
         """Hang up."""
         self.close_connection = True
 
-    def log(self, type: str, message: str, *args: Any) -> None:
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         """Say nothing."""
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from licensing.document import Document
-from licensing.encoding import b64encode, sha256_hex
+from licensing.encoding import b64encode, crockford, sha256_hex
 from licensing.envelope import Envelope, Signature, pae
 from licensing.keys import ZERO_SHA256, Key, Keyset, Root
 from licensing.lease import Lease
@@ -12,7 +12,6 @@ from licensing.license import Binding, LeaseTerms, License, Limits, RevocationTe
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_license
-from portal.domain.identifiers import crockford
 from tests.fakes import MemorySigner
 
 AT = 1_795_000_000

@@ -24,7 +24,7 @@ from licensing.envelope import Envelope
 from licensing.keys import Keyset
 from router.clock import unix_now
 from router.config import load_config
-from router.state import State, StateFile
+from router.state.store import State, StateFile
 from tests.router.papers import DAY_S, Vendor
 
 NOW = unix_now()
@@ -52,7 +52,7 @@ def watch(event, arguments):
         os.write(2, f"NETWORK {event} {arguments!r}".encode())
         os._exit(97)
 sys.addaudithook(watch)
-from router.cli import main
+from router.commands.cli import main
 main(sys.argv[1:])
 """
 
@@ -289,7 +289,7 @@ class House:
     def start(self) -> None:
         """Start the router and wait until it listens."""
         load_config(self.write_config())
-        env = {**os.environ, "PYTHONPATH": os.getcwd(), **self.environment}
+        env = {**os.environ, "PYTHONPATH": str(Path.cwd()), **self.environment}
         self.launch(self.command(), env)
 
     def launch(self, command: list[str], env: dict[str, str]) -> None:
@@ -317,7 +317,7 @@ class House:
             capture_output=True,
             timeout=20,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.getcwd(), **self.environment},
+            env={**os.environ, "PYTHONPATH": str(Path.cwd()), **self.environment},
         )
         return done.returncode, done.stderr.decode()
 
@@ -325,8 +325,16 @@ class House:
         """End the router as an operator does, and require a clean end."""
         if self.process is None:
             return
+        self.process.terminate()
+        self.end()
+
+    def end(self) -> None:
+        """Require a clean end of a router that was told to stop.
+
+        It is not told again: a second signal may meet a process whose loop is closed already.
+        """
+        assert self.process is not None
         process, self.process = self.process, None
-        process.terminate()
         try:
             _, rest = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:

@@ -12,9 +12,9 @@ from portal.db.leases import Lease as LeaseRow
 from portal.db.licenses import License
 from portal.services.context import Actor, Transactions
 from portal.services.keys import current_keyset, unix
-from router.agent import Grounds, enroll, read_grounds, renew
-from router.fetch import HttpFetch
-from router.lease_store import LeaseState, LeaseStore
+from router.lease.store import LeaseState, LeaseStore
+from router.network.agent import Enrollment, Grounds, enroll, read_grounds, renew
+from router.network.fetch import HttpFetch
 from tests.factories.instances import make_code
 from tests.factories.licenses import make_lease_license
 from tests.router.network import Network
@@ -88,7 +88,7 @@ class Site:
     def enroll(self) -> Lease:
         """Enroll with the code."""
         with self.store.locked(create=True) as store:
-            return enroll(store, self.grounds(), self.code, HttpFetch(self.network.url))
+            return enroll(store, self.grounds(), Enrollment(self.code), HttpFetch(self.network.url))
 
     def renew(self) -> Lease:
         """Renew once."""

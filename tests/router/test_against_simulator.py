@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,13 +22,16 @@ from devtools.simulator import FAULTS, Faults, Simulator
 from licensing.lease import Lease
 from licensing.license import Budget
 from router.config import parse_config
-from router.decision import Decision
+from router.documents.decision import Decision
 from router.errors import Unreachable
-from router.fetch import Answer
-from router.guard import Guard
-from router.renewal import Renewal
+from router.network.fetch import Answer
+from router.network.renewal import Renewal
+from router.serve.guard import Guard
 from tests.router.papers import AT, DAY_S, identifier
 from tests.router.site import Ticks
+from tests.spread import examples
+
+pytestmark = pytest.mark.slow
 
 CONFIG = b"""
 server:
@@ -88,7 +92,6 @@ class World(RuleBasedStateMachine):
             log=self.said.append,
         )
         self.renewal = Renewal(
-            self.config.server.license,
             self.guard,
             clock=self.ticks,
             log=self.said.append,
@@ -232,7 +235,7 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
-    max_examples=25,
+    max_examples=examples(25, 150),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

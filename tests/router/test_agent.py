@@ -21,18 +21,20 @@ from licensing.lease import Lease
 from portal.db.instances import Instance
 from portal.db.leases import Lease as LeaseRow
 from portal.services.keys import sign_payload
-from router.agent import enroll, renew
-from router.cli import main
+from router.commands.cli import main
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
-from router.fetch import MAX_ANSWER_BYTES, Answer, HttpFetch, require_answer
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE, LeaseStore
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE, LeaseStore
+from router.network.agent import Enrollment, enroll, renew
+from router.network.fetch import MAX_ANSWER_BYTES, Answer, HttpFetch, require_answer
 from tests.factories.instances import make_code
 from tests.fakes import START, FakeClock, MemorySigner
 from tests.router.certificates import make_certificate
 from tests.router.network import Fault, in_pieces, instead, lost_answer, lost_request, serve
 from tests.router.papers import identifier
 from tests.router.site import COMMAND, Site, Ticks, request_id_of
+
+pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 PROBLEM = "application/problem+json"
@@ -396,6 +398,7 @@ def test_a_second_process_is_kept_out(site: Site, tmp_path: Path) -> None:
     with site.store.locked():
         ended = subprocess.run(
             [str(BIN / "router-license"), *arguments, "--json"],
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,
@@ -438,14 +441,14 @@ def test_where_requests_may_go(origin: str) -> None:
 
 def test_a_code_that_is_none_is_never_sent(site: Site) -> None:
     with site.store.locked(create=True) as store, pytest.raises(UsageError, match="code"):
-        enroll(store, site.grounds(), "too short", HttpFetch(site.network.url))
+        enroll(store, site.grounds(), Enrollment("too short"), HttpFetch(site.network.url))
     assert site.network.seen == []
     assert site.enroll().seq == 1
 
 
 def test_a_refused_code_is_followed_by_a_good_one(site: Site) -> None:
     with site.store.locked(create=True) as store, pytest.raises(Refused) as raised:
-        enroll(store, site.grounds(), "A" * 32, HttpFetch(site.network.url))
+        enroll(store, site.grounds(), Enrollment("A" * 32), HttpFetch(site.network.url))
     assert raised.value.code == "enrollment-refused"
     assert site.enroll().seq == 1
 

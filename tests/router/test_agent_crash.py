@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from licensing.encoding import sha256_hex
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE
 from tests.factories.instances import make_code
 from tests.router.network import Passing
 from tests.router.site import Site
+from tests.spread import KillPoints
 
-SAFETY = 100
+pytestmark = pytest.mark.slow
+
 CALLS = ("open", "fsync", "replace")
 """The system calls every durable write is made of."""
 
@@ -59,11 +61,10 @@ def names(directory: Path) -> set[str]:
 @pytest.mark.asvs("2.3.3")
 def test_an_agent_killed_while_it_renews_makes_one_chain(site: Site) -> None:
     site.enroll()
-    point = 1
-    while True:
-        assert point < SAFETY, "the renewal never came to an end"
+    points = KillPoints(every=4)
+    for point in points:
         before = site.state
-        died = killed_at(point, site.renew)
+        points.died = killed_at(point, site.renew)
         after = site.state
         assert after.held() is not None
         if after.lease != before.lease:
@@ -77,10 +78,7 @@ def test_an_agent_killed_while_it_renews_makes_one_chain(site: Site) -> None:
         if after.pending is not None:
             assert lease.request_id == after.pending
         assert names(site.directory) == {KEY_FILE, STATE_FILE, LOCK_FILE}
-        if not died:
-            break
-        point += 1
-    assert point > 15, "the writes were not reached"
+    assert points.last > 15, "the writes were not reached"
     given, forks = site.portal_holds()
     assert given == list(range(1, len(given) + 1))
     assert forks == 0
@@ -88,24 +86,20 @@ def test_an_agent_killed_while_it_renews_makes_one_chain(site: Site) -> None:
 
 @pytest.mark.asvs("2.3.3")
 def test_an_agent_killed_while_it_enrolls_makes_one_instance(site: Site, tmp_path: Path) -> None:
-    point = 1
-    while True:
-        assert point < SAFETY, "the enrollment never came to an end"
+    points = KillPoints(every=6)
+    for point in points:
         code = make_code(site.transactions, site.license)
         router = replace(site, code=code, directory=tmp_path / f"lease-{point}")
-        died = killed_at(point, router.enroll)
+        points.died = killed_at(point, router.enroll)
         if not router.directory.is_dir() or router.state.lease is None:
             lease = router.enroll()
             assert (lease.seq, lease.epoch) == (1, 1)
         assert router.held.seq == 1
         assert router.renew().seq == 2
         assert names(router.directory) == {KEY_FILE, STATE_FILE, LOCK_FILE}
-        assert site.instances() == point
-        if not died:
-            break
-        point += 1
-    assert point > 25, "the writes were not reached"
-    assert site.portal_holds() == ([1, 2] * point, 0)
+        assert site.instances() == points.walked
+    assert points.last > 25, "the writes were not reached"
+    assert site.portal_holds() == ([1, 2] * points.walked, 0)
 
 
 def test_an_agent_killed_between_question_and_answer(site: Site) -> None:

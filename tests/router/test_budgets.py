@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from licensing.encoding import MAX_INTEGER
 from licensing.license import Budget
-from router.budgets import BUCKETS, Budgets, LimitExceeded, Tally, Terms, Window
+from router.state.budgets import BUCKETS, Budgets, LimitExceeded, Tally, Terms, Window
 from tests.router.papers import AT, identifier
 
 DEPLOYMENT = identifier("dep", 1)

@@ -1,10 +1,13 @@
 """`router-license` on real files: every exit code, what it prints, and what it never prints."""
 
+import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +20,8 @@ from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.license import Binding, License, RevocationTerms
 from licensing.names import CODES, ROUTER_CODES, next_step
-from router.cli import main
-from router.options import KEYSET_VARIABLE
+from router.commands.cli import _parser, main
+from router.commands.options import KEYSET_VARIABLE
 from tests.router.papers import (
     AT,
     DAY_S,
@@ -30,6 +33,7 @@ from tests.router.papers import (
     sign,
     spki_pem,
 )
+from tests.spread import spread
 
 BIN = Path(sys.executable).parent
 FINGERPRINT = "fp_0123456789"
@@ -361,7 +365,7 @@ def test_each_flipped_bit_is_noticed(desk: Desk) -> None:
     keyid = Envelope.parse(genuine).signatures[0].keyid
     keyset = desk.put("keyset.json", desk.vendor.keyset())
     seen = {3: 0, 7: 0}
-    for index in range(len(genuine)):
+    for index in spread(range(len(genuine)), 5):
         flipped = bytearray(genuine)
         flipped[index] ^= 1 << index % 8
         file = desk.put("license.json", bytes(flipped))
@@ -372,8 +376,8 @@ def test_each_flipped_bit_is_noticed(desk: Desk) -> None:
             other_keyid = False
         assert ended.status == (7 if other_keyid else 3), f"byte {index}"
         seen[ended.status] += 1
-    assert seen[3] > 900
-    assert seen[7] > 20
+    assert seen[3] > len(genuine) / 6
+    assert seen[7] > 3
 
 
 def test_each_cut_file_is_malformed(desk: Desk) -> None:
@@ -531,6 +535,7 @@ def run_installed(*arguments: str, stdin: bytes = b"", **environment: str) -> En
     """Run the installed command as a process of its own."""
     ended = subprocess.run(
         [BIN / "router-license", *arguments],
+        check=False,
         input=stdin,
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
@@ -561,6 +566,7 @@ def test_a_reader_that_leaves_is_no_crash(desk: Desk) -> None:
     os.close(reading)
     ended = subprocess.run(
         [BIN / "router-license", "explain", "expired"],
+        check=False,
         stdout=writing,
         stderr=subprocess.PIPE,
         timeout=60,
@@ -574,7 +580,7 @@ def test_verifying_a_file_imports_nothing_heavy(desk: Desk) -> None:
     file = desk.put("license.json", desk.vendor.license())
     program = (
         "import sys\n"
-        "from router.cli import main\n"
+        "from router.commands.cli import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
         "except SystemExit as ended:\n"
@@ -584,6 +590,7 @@ def test_verifying_a_file_imports_nothing_heavy(desk: Desk) -> None:
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, "verify", file, "--keyset", keyset, "--as-of", str(AT)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,
@@ -597,3 +604,21 @@ def test_a_file_may_be_named_by_a_pipe(desk: Desk, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(desk.vendor.license())))
     ended = desk.run("verify", "-", "--keyset", keyset, "--as-of", str(AT), "--json")
     assert ended.facts["result"] == "valid"
+
+
+def leaves(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    """Yield the commands that do something."""
+    groups = [each for each in parser._actions if isinstance(each, _SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        for each in group.choices.values():
+            yield from leaves(each)
+
+
+def test_every_command_runs_a_function_that_is_there() -> None:
+    found = list(leaves(_parser()))
+    assert len(found) > 12
+    for each in found:
+        module = importlib.import_module(f"router.commands.{each.get_default('module')}")
+        assert callable(getattr(module, each.get_default("function"))), each.prog

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.cli import run
+from router.commands.cli import run
 from router.config import (
     Caller,
     Config,
-    ConfigError,
     Model,
-    Problem,
     load_config,
     parse_config,
     parse_duration,
 )
+from router.yaml_file import ConfigError, Problem
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
 TOKEN = "ab" * 32
@@ -164,6 +163,11 @@ def test_durations(text: str, seconds: int | None) -> None:
         (("http://127.0.0.1:9000/v1/", "ftp://host"), 3, "server.upstream", "http://HOST"),
         (("http://127.0.0.1:9000/v1/", "http://u:p@host"), 3, "server.upstream", "http://HOST"),
         (("/app/config/license.json", ""), 6, "server.license.path", "no value"),
+        (("name: b", "name: yes"), 16, "callers[1].name", "in quotes"),
+        (("100_000", "0100"), 16, "callers[0].tokens_total", "whole number"),
+        (("127.0.0.1:9000", "127.0.0.1:99999"), 3, "server.upstream", "http://HOST"),
+        (("path: /app/config/license.json", "path: []"), 6, "server.license.path", "single value"),
+        (("users: {admin:", 'users: {"a:b":'), 15, "admin.users.a:b", "no colon"),
         (("models:", "server: {}\nmodels:"), 18, "server", "twice"),
     ],
 )

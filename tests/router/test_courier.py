@@ -1,10 +1,11 @@
 """A router without a network: requests leave as files, answers come as files or scanned codes."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,20 @@ from licensing.courier import from_parts, to_parts
 from licensing.lease import Lease
 from licensing.license import Budget
 from router.clock import unix_now
-from router.lease_store import LeaseState, LeaseStore
-from router.state import StateFile
+from router.commands.cli import main
+from router.lease.store import LeaseState, LeaseStore
+from router.state.store import StateFile
 from tests.router.leasing import Leased, leased
 from tests.router.papers import identifier
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -34,16 +45,19 @@ class Vault:
         path.write_bytes(data)
         return path
 
-    def run(self, *arguments: Any, text: str = "") -> "subprocess.CompletedProcess[str]":
-        """Type a command."""
-        return subprocess.run(
-            [sys.executable, "-m", "router", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            input=text,
-            timeout=30,
-            check=False,
-        )
+    def run(self, *arguments: Any, text: str = "") -> Ended:
+        """Type a command, which runs in this process."""
+        typed, out, err = (TextIOWrapper(BytesIO()) for _ in range(3))
+        typed.write(text)
+        typed.seek(0)
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "stdin", typed)
+            with pytest.raises(SystemExit) as ended:
+                main([str(each) for each in arguments])
+        assert isinstance(ended.value.code, int)
+        out.seek(0)
+        err.seek(0)
+        return Ended(ended.value.code, out.read(), err.read())
 
     @property
     def lease_directory(self) -> Path:
@@ -94,7 +108,7 @@ class Vault:
             "keyset": json.loads(self.portal.keyset),
         }
 
-    def install(self, answer: Any) -> "subprocess.CompletedProcess[str]":
+    def install(self, answer: Any) -> Ended:
         """Carry an answer in and install it."""
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         path = self.put("answer.json", data)

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from licensing.license import Budget
-from router.state import StateFile
+from router.state.store import StateFile
 from tests.router.papers import identifier
 from tests.router.running import House, house
+
+pytestmark = pytest.mark.slow
 
 BUDGET = identifier("bud", 1)
 TOKENS = 12
@@ -147,7 +149,7 @@ def test_terminated_under_load_it_finishes_what_runs(served: House) -> None:
         served.process.terminate()
         threading.Timer(0.2, served.upstream.gate.set).start()
         assert [each.result().status for each in running] == [200] * 4
-    served.stop()
+    served.end()
     file = StateFile(served.state_file)
     budgets = file.open().budgets
     file.close()

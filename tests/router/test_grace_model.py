@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,9 +21,12 @@ from hypothesis.stateful import (
 
 from licensing.license import Binding
 from router.config import parse_config
-from router.guard import Guard
+from router.serve.guard import Guard
 from tests.router.papers import AT, DAY_S, ISSUED_AT, Vendor, entry, identifier
 from tests.router.site import Ticks
+from tests.spread import examples
+
+pytestmark = pytest.mark.slow
 
 HERE, ELSEWHERE = "fp_this-router", "fp_another-router"
 POLICY_S = 36 * 3600
@@ -267,7 +271,7 @@ def test_the_model_is_about_the_license_the_vendor_signs() -> None:
 
 TestGrace = Grace.TestCase
 TestGrace.settings = settings(
-    max_examples=60,
+    max_examples=examples(60, 300),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from router.config import parse_config
-from router.guard import Guard
+from router.serve.guard import Guard
 from tests.router.papers import AT, Vendor
 from tests.router.site import Ticks
 

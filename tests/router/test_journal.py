@@ -24,12 +24,13 @@ from hypothesis.stateful import (
 )
 
 from licensing.license import Budget
-from router.budgets import LimitExceeded, Terms
 from router.errors import StateError
-from router.journal import JournalBlocked
-from router.state import State, StateFile
+from router.state.budgets import LimitExceeded, Terms
+from router.state.journal import JournalBlocked
+from router.state.store import State, StateFile
 from tests.router.journals import DEPLOYMENT, FIRST, SECOND, TERMS, Disk, Router, copied, together
 from tests.router.papers import AT, identifier
+from tests.spread import examples
 
 
 def test_what_was_answered_is_there_after_a_crash(router: Router) -> None:
@@ -70,7 +71,7 @@ def test_the_loop_runs_while_the_disk_is_slow(router: Router) -> None:
 
     async def act() -> None:
         reserving = asyncio.ensure_future(router.journal.reserve("a", TERMS, 1, AT))
-        while not began.is_set():
+        while not began.is_set():  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0)
         others = [
             asyncio.ensure_future(router.journal.reserve(f"r{n}", TERMS, 1, AT)) for n in range(9)
@@ -544,4 +545,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=25, stateful_step_count=25)
+TestMachine.settings = settings(max_examples=examples(25, 150), stateful_step_count=25)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.state import StateInvalid
+from router.state.store import StateInvalid
 from tests.router.journals import Router, copied
 
 # Torn and altered.

@@ -12,8 +12,8 @@ import pytest
 
 from portal.db.licenses import Hold
 from portal.services.keys import published_keyset, unix
-from router.cli import main
-from router.options import CODE_VARIABLE, KEYSET_VARIABLE
+from router.commands.cli import main
+from router.commands.options import CODE_VARIABLE, KEYSET_VARIABLE
 from tests.fakes import FakeClock
 from tests.router.network import instead, lost_request
 from tests.router.papers import AT, Vendor

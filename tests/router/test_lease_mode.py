@@ -11,6 +11,8 @@ from tests.router.leasing import Leased, leased
 from tests.router.papers import DAY_S, identifier
 from tests.router.shown import Mode, require_shown
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Leased]:

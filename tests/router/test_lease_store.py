@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from licensing.envelope import Envelope
 from licensing.lease import Lease
 from router.clock import anchor_at, present
-from router.lease_store import MAX_WAIT_S, LeaseState, backoff_s
+from router.lease.store import MAX_WAIT_S, LeaseState, backoff_s
 from tests.router.papers import AT, DAY_S, Vendor, identifier
 from tests.router.site import Ticks
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from router.errors import UsageError
-from router.legacy import FLAG, migration_allowed, read_legacy
-from router.state import StateFile, StateInvalid
+from router.state.legacy import FLAG, migration_allowed, read_legacy
+from router.state.store import StateFile, StateInvalid
 from tests.router.papers import AT, identifier
 
 BUDGET = identifier("bud", 1)

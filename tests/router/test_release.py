@@ -5,15 +5,18 @@ import json
 import pytest
 
 from portal.db.instances import Instance
-from router.agent import release, renew
 from router.errors import Refused, StateError, Unreachable
-from router.fetch import HttpFetch
-from router.identity import KEY_FILE
-from router.lease_store import LOCK_FILE, STATE_FILE
+from router.lease.identity import KEY_FILE
+from router.lease.store import LOCK_FILE, STATE_FILE
+from router.network.agent import release, renew
+from router.network.fetch import HttpFetch
 from tests.fakes import FakeClock
 from tests.router.network import Fault, instead, lost_answer, lost_request
 from tests.router.site import COMMAND, Site, request_id_of
-from tests.router.test_agent_crash import SAFETY, killed_at, names
+from tests.router.test_agent_crash import killed_at, names
+from tests.spread import KillPoints
+
+pytestmark = pytest.mark.slow
 
 PROBLEM = "application/problem+json"
 
@@ -132,21 +135,17 @@ def test_a_released_lease_is_taken_up_again_when_it_is_asked_for(site: Site) -> 
 @pytest.mark.asvs("2.3.3")
 def test_an_agent_killed_while_it_releases_has_released(site: Site) -> None:
     site.enroll()
-    point = 1
-    while True:
-        assert point < SAFETY, "the release never came to an end"
-        died = killed_at(point, lambda: give_up(site))
+    points = KillPoints(every=4)
+    for point in points:
+        points.died = killed_at(point, lambda: give_up(site))
         assert site.state.held() is not None
         give_up(site)
         assert is_released(site)
         assert site.state.released == site.held.lease_id
         assert names(site.directory) == {KEY_FILE, STATE_FILE, LOCK_FILE}
-        if not died:
-            break
         with site.store.locked() as store:
             renew(store, site.grounds(), HttpFetch(site.network.url), again=True)
-        point += 1
-    assert point > 15, "the writes were not reached"
+    assert points.last > 15, "the writes were not reached"
     given, forks = site.portal_holds()
     assert given == list(range(1, len(given) + 1))
     assert forks == 0

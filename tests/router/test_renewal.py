@@ -4,15 +4,21 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from devtools.simulator import Simulator
+from licensing.errors import Expired
+from licensing.license import RevocationTerms
 from portal.services.keys import published_keyset, unix
 from router.config import parse_config
-from router.fetch import Answer, HttpFetch
-from router.guard import Guard
-from router.lease_store import BUNDLE_FILE, LICENSE_FILE
-from router.renewal import Renewal
+from router.documents.keysets import take_update
+from router.lease.store import BUNDLE_FILE, LICENSE_FILE
+from router.network.agent import best_grounds, read_grounds
+from router.network.fetch import Answer, HttpFetch
+from router.network.renewal import Renewal
+from router.serve.guard import Guard
 from tests.fakes import FakeClock
-from tests.router.papers import AT, DAY_S, Vendor, identifier
+from tests.router.papers import AT, DAY_S, EXPIRES_AT, Vendor, identifier
 from tests.router.site import COMMAND, Site, Ticks
 
 CONFIG = b"""
@@ -40,7 +46,6 @@ class Router:
         keyset = self.directory / "keyset.json"
         self.guard = Guard(config, keyset, clock=self.ticks, log=lambda _: None)
         self.renewal = Renewal(
-            config.server.license,
             self.guard,
             clock=self.ticks,
             log=lambda _: None,
@@ -69,7 +74,6 @@ def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_p
         config = parse_config(CONFIG, tmp_path)
         guard = Guard(config, tmp_path / "keyset.json", clock=ticks, log=said.append)
         renewal = Renewal(
-            config.server.license,
             guard,
             clock=ticks,
             log=said.append,
@@ -134,3 +138,66 @@ def test_the_time_a_lease_tells_is_that_of_the_moment_it_came(tmp_path: Path) ->
         await router.guard.close()
 
     asyncio.run(live())
+
+
+def test_a_keyset_older_than_one_in_use_is_mended_by_the_portal(tmp_path: Path) -> None:
+    router = Router(tmp_path)
+
+    async def live() -> None:
+        await router.guard.check()
+        router.portal.rotate()
+        await router.renewal.look()
+        assert (await router.guard.check()).serving
+        kept = router.guard.leases.directory / "keyset-2.json"
+        kept.unlink()
+        decision = await router.guard.check()
+        assert (decision.reason, decision.cause) == ("license-superseded", "rolled-back")
+        await router.renewal.look()
+        assert kept.is_file()
+        assert (await router.guard.check()).serving
+        await router.guard.close()
+
+    asyncio.run(live())
+
+
+def test_a_lease_outlives_the_keysets_that_follow_it(tmp_path: Path) -> None:
+    """The simulated portal keeps publishing the key a held lease was signed with."""
+    router = Router(tmp_path)
+
+    async def live() -> None:
+        await router.guard.check()
+        await router.renewal.look()
+        router.portal.rotate()
+        router.ticks.pass_by(DAY_S)
+        await router.guard.check()
+        await router.renewal.look()
+        lease = router.guard.leases.load().held()
+        assert lease is not None
+        assert lease.seq == 2
+        for _ in range(4):
+            router.portal.rotate()
+        held, directory = router.guard.keysets.held, router.guard.leases.directory
+        assert held is not None
+        assert take_update(directory, router.portal.keyset, held, router.ticks.time, _no_version)
+        assert (await router.guard.check()).serving
+        await router.guard.close()
+
+    asyncio.run(live())
+
+
+def _no_version(version: int) -> bytes:
+    raise AssertionError(f"version {version} is not needed")
+
+
+@pytest.mark.parametrize("at", [AT, EXPIRES_AT])
+def test_a_lease_is_asked_for_before_the_bundle_its_license_needs_is_there(at: int) -> None:
+    """The bundle comes with the lease."""
+    vendor = Vendor()
+    needs = RevocationTerms(require_current_bundle=True, min_version=0)
+    data = vendor.leased(revocation=needs)
+    assert best_grounds(data, data, vendor.trust(), at, None).license.document.mode == "lease"
+    if at == AT:
+        assert read_grounds(data, vendor.trust(), at, None)
+    else:
+        with pytest.raises(Expired):
+            read_grounds(data, vendor.trust(), at, None)

@@ -16,6 +16,8 @@ from router.clock import unix_now
 from tests.router.papers import identifier
 from tests.router.running import ANSWER, NOW, OTHER_TOKEN, TOKEN, House, house
 
+pytestmark = pytest.mark.slow
+
 BUDGET = identifier("bud", 1)
 NEXT_BUDGET = identifier("bud", 2)
 
@@ -132,6 +134,8 @@ def test_who_may_call_and_what_they_may_ask(served: House) -> None:
     assert raw.code == "invalid-request"
     assert served.status(password="wrong").status == 401
     assert served.metrics(token="wrong").status == 401
+    assert served.metrics(token="not-utf8-\xf6").status == 401
+    assert served.chat(token="not-utf8-\xf6").code == "unauthorized"
     assert served.ask("GET", "/nowhere").code == "not-found"
     assert served.upstream.bodies == []
 

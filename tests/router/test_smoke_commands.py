@@ -12,6 +12,8 @@ import pytest
 
 from tests.router.running import PASSWORD, TOKEN, House, house
 
+pytestmark = pytest.mark.slow
+
 READY = 'curl -fsS "$ROUTER_BASE_URL/readyz"'
 STATUS = """curl -i -u admin:replace-with-password \\
 "$ROUTER_BASE_URL/admin/license/status"

@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 
 from licensing.license import Budget
-from router.budgets import Tally, Terms
-from router.journal import Journal
-from router.state import StateFile, StateInvalid
+from router.state.budgets import Tally, Terms
+from router.state.journal import Journal
+from router.state.store import StateFile, StateInvalid
 from tests.router.papers import AT, identifier
 from tests.router.test_legacy import unsigned
+from tests.spread import KillPoints
+
+pytestmark = pytest.mark.slow
 
 CALLS = ("open", "fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir")
 """The system calls every durable write is made of."""
@@ -63,7 +66,7 @@ def killed_at(point: int, act: Callable[[Tell], object]) -> tuple[bool, int]:
         finally:
             os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         told = len(pipe.read())
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, told
@@ -163,18 +166,15 @@ async def _serve_again(journal: Journal, old: Tally) -> None:
 
 @pytest.mark.asvs("2.3.3")
 def test_a_router_killed_anywhere_in_its_life(tmp_path: Path) -> None:
-    point = 1
-    while True:
-        assert point < SAFETY, "the life never came to an end"
+    points = KillPoints(every=4)
+    for point in points:
         path = tmp_path / f"{point}" / "license-state.json"
-        died, told = killed_at(point, lambda tell, path=path: live(path, tell))  # type: ignore[misc]
+        points.died, told = killed_at(point, lambda tell, path=path: live(path, tell))  # type: ignore[misc]
         check(path, told)
         shutil.rmtree(path.parent)
-        if not died:
-            break
-        point += 1
-    assert told == 11
-    assert point > 100, "the writes were not reached"
+        if not points.died:
+            assert told == 11
+    assert points.last > 100, "the writes were not reached"
 
 
 @pytest.mark.asvs("2.3.3")
@@ -192,25 +192,21 @@ def test_a_router_killed_again_while_it_recovers(tmp_path: Path) -> None:
             file.open()
             Journal.open(file, AT, write=in_halves, sync=sync)
 
-    point = 1
-    while True:
-        assert point < SAFETY, "the recovery never came to an end"
+    points = KillPoints(every=3)
+    for point in points:
         again = tmp_path / f"{point}" / path.name
         shutil.copytree(path.parent, again.parent)
-        died, _ = killed_at(point, lambda _, again=again: recover(again))  # type: ignore[misc]
+        points.died, _ = killed_at(point, lambda _, again=again: recover(again))  # type: ignore[misc]
         check(again, told)
         shutil.rmtree(again.parent)
-        if not died:
-            break
-        point += 1
-    assert point > 15, "the writes were not reached"
+    assert points.last > 15, "the writes were not reached"
 
 
 def test_a_router_killed_while_it_imports(tmp_path: Path) -> None:
     """Before the signed state stands the import begins again; after it the flag is refused."""
-    point, imported, refused = 1, 0, 0
-    while True:
-        assert point < SAFETY, "the import never came to an end"
+    imported, refused = 0, 0
+    points = KillPoints(every=2)
+    for point in points:
         path = tmp_path / f"{point}" / "license-state.json"
         path.parent.mkdir()
         path.write_bytes(unsigned())
@@ -219,7 +215,7 @@ def test_a_router_killed_while_it_imports(tmp_path: Path) -> None:
             with StateFile(path) as file:
                 file.open(migrate=True)
 
-        died, _ = killed_at(point, boot)
+        points.died, _ = killed_at(point, boot)
         signed = b"hmac" in path.read_bytes()
         with StateFile(path) as file:
             if signed:
@@ -229,9 +225,6 @@ def test_a_router_killed_while_it_imports(tmp_path: Path) -> None:
             else:
                 imported += 1
             assert file.open(migrate=not signed).budgets.tallies[FIRST].used == 42
-        if not died:
-            break
-        point += 1
     assert imported > 5
     assert refused > 3
 

@@ -28,7 +28,8 @@ def instance(transactions: Transactions, license_: License) -> Instance:
     code = make_code(transactions, license_)
     with transactions.writing(COMMAND) as context:
         asked = make_router(license_).enrollment(code, at=unix(context.at))
-        return context.session.get_one(Instance, enroll(context, asked).instance_id)
+        answered = enroll(context, asked)
+        return context.session.get_one(Instance, answered.instance_id)
 
 
 def test_a_silent_router_goes_from_serving_to_lapsed(

@@ -127,14 +127,14 @@ def test_answers_are_emptied_and_forks_forgotten_but_the_last_lease_stays_whole(
     code = make_code(transactions, license_)
     with transactions.writing(COMMAND) as context:
         asked = make_router(license_).enrollment(code, at=unix(context.at))
-        instance = context.session.get_one(Instance, enroll(context, asked).instance_id)
+        instance_id = enroll(context, asked).instance_id
         row = context.session.query(Lease).one()
         facts = {each.key: getattr(row, each.key) for each in Lease.__mapper__.column_attrs}
         earlier = {**facts, "number": None, "id": "lea_1", "request_id": "req_1", "epoch": 0}
         context.session.add(Lease(**earlier))
         context.session.add(
             Fork(
-                instance_id=instance.id,
+                instance_id=instance_id,
                 request_id="req_1",
                 noted_at=context.at,
                 prev_epoch=0,
@@ -151,6 +151,6 @@ def test_answers_are_emptied_and_forks_forgotten_but_the_last_lease_stays_whole(
     assert left(transactions, Fork) == 0
     with transactions.reading(SYSTEM) as context:
         rows = context.session.query(Lease).order_by(Lease.number).all()
-        last = context.session.get_one(Instance, instance.id).lease_id
+        last = context.session.get_one(Instance, instance_id).lease_id
     assert len(rows) == 2
     assert [row.envelope is not None for row in rows] == [row.id == last for row in rows]

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 import tinyhtml5
@@ -40,7 +40,7 @@ def tree(html: str) -> Any:
     return _node(tinyhtml5.parse(f"<body>{html}", namespace_html_elements=False).find("body"))
 
 
-def _node(element: ElementTree.Element | None) -> Any:
+def _node(element: ET.Element | None) -> Any:
     assert element is not None
     children: list[Any] = [_text(element.text)]
     for child in element:
@@ -90,8 +90,8 @@ def bound(**typed: Any) -> Sample:
     return Sample(MultiDict(typed))
 
 
-def find(html: str, path: str) -> ElementTree.Element:
-    root: ElementTree.Element = tinyhtml5.parse(f"<body>{html}", namespace_html_elements=False)
+def find(html: str, path: str) -> ET.Element:
+    root: ET.Element = tinyhtml5.parse(f"<body>{html}", namespace_html_elements=False)
     found = root.find(f".//{path}")
     assert found is not None, f"no {path} in {html}"
     return found

@@ -16,9 +16,9 @@ from portal.db.leases import Lease
 from portal.db.licenses import License
 from portal.services.context import Actor, Transactions
 from portal.services.keys import current_keyset, unix
-from router.agent import Grounds, read_grounds
-from router.courier import install_answer, read_answer, write_request
-from router.lease_store import LeaseStore
+from router.lease.store import LeaseStore
+from router.network.agent import Enrollment, Grounds, read_grounds
+from router.network.courier import install_answer, read_answer, write_request
 from tests.factories.accounts import make_deployment
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement, make_lease_license
@@ -47,7 +47,8 @@ class Vault:
     def request(self, code: str | None = None) -> bytes:
         """Write a request."""
         with self.store.locked(create=True) as store:
-            return write_request(store, self.grounds(), code=code)
+            enrollment = None if code is None else Enrollment(code)
+            return write_request(store, self.grounds(), enrollment)
 
     def install(self, answer: bytes) -> int:
         """Install an answer; return the lease's number."""

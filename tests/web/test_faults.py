@@ -24,10 +24,13 @@ class Outage:
         )
 
     def cut(self) -> None:
-        """Cut what is open; new connections get in."""
+        """Cut what is open, and wait until it is; new connections get in."""
         with self._admin.connect() as connection:
             connection.execute(
-                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"),
+                text(
+                    "SELECT pg_terminate_backend(pid, 10000)"
+                    " FROM pg_stat_activity WHERE datname = :n"
+                ),
                 {"n": self._name},
             )
 

@@ -8,9 +8,9 @@ from flask.testing import FlaskClient
 
 from portal.config import load_settings
 from portal.services.context import Transactions
-from portal.web.portal import WebPortal
+from tests.applications import make_app
 from tests.factories.accounts import PASSWORD, make_customer
-from tests.web.visitor import Served, Visitor, check_headers, serve
+from tests.web.visitor import Served, Visitor, check_headers
 
 SECURE = "https://licenses.example.com"
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -21,7 +21,7 @@ def secure_app(transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings(
         {"PORTAL_DATA_DIR": str(tmp_path), "PORTAL_ORIGIN": "https://licenses.example.com"}
     )
-    return serve(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 PATHS = (
@@ -113,7 +113,7 @@ def test_forwarding_headers_count_from_declared_proxies_alone(
                 "PORTAL_TRUSTED_PROXIES": proxies,
             }
         )
-        app = serve(WebPortal(settings, transactions, b"k" * 32))
+        app = make_app(settings, transactions)
         with app.test_client() as client:
             client.get("/healthz", headers=forwarded)
             seen[proxies] = (request.remote_addr, request.scheme, request.host)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from licensing.envelope import Envelope
-from licensing.verify import KeysetTrust, verify_license
+from licensing.verify import KeysetTrust, RevocationPolicy, examine_license
 from portal.db.accounts import Account
 from portal.db.audit import AuditRow
 from portal.db.entitlements import Entitlement
@@ -73,13 +73,13 @@ def test_the_kit_holds_everything_and_its_sums_are_right(
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     with transactions.reading(COMMAND) as context:
         trust = KeysetTrust(current_keyset(context).document)
-        found = verify_license(
+        found = examine_license(
             files["license.json"],
             trust,
             unix(context.at),
-            bundle=files["revocation-bundle.json"],
-            require_current_bundle=True,
-        )
+            bundles=[files["revocation-bundle.json"]],
+            policy=RevocationPolicy(require_current=True),
+        ).require()
     assert found.document.license_id == license_.id
 
 

@@ -22,7 +22,7 @@ def directory(app: Served) -> Path:
 
 def test_without_a_release_the_page_says_so(app: Served) -> None:
     page = Visitor(app.test_client()).get("/downloads")
-    assert "No release here yet" in page.text
+    assert "No downloads yet" in page.text
 
 
 @pytest.mark.asvs("3.2.1")

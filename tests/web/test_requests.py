@@ -176,7 +176,7 @@ def test_free_mail_waits_for_staff_and_a_company_does_not(
         assert page.path.startswith("/account/licenses/")
         return
     assert page.path.startswith("/account/requests/")
-    assert "You have an answer by" in page.text
+    assert "You will have an answer by" in page.text
     assert requests_made(transactions)[0].policy["reasons"][0].endswith(f"{reason}.")
     assert any("evaluation" in mail.subject.lower() for mail in office.mails("ann@vendor.test"))
     assert office.mails(email)[-1].subject
@@ -197,7 +197,7 @@ def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
     assert ask(eve).path.startswith("/account/requests/")
     reasons = requests_made(transactions)[-1].policy["reasons"]
     said = (
-        f"Somebody of newco.example had an evaluation on {clock.at:%Y-%m-%d}; "
+        f"Somebody at newco.example had an evaluation on {clock.at:%Y-%m-%d}; "
         "the interval is 180 days."
     )
     assert reasons == [said]
@@ -256,8 +256,8 @@ def test_a_pilot_goes_to_staff_and_back(
     assert done.path == f"/staff/requests/{request_id}"
     mail = office.mails("jo@newco.example")[-1]
     assert "Two weeks, then we talk." in mail.text
-    assert "Length: asked 30 days, granted 14 days" in mail.text
-    assert re.search(r"until \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
+    assert "Length: requested 30 days, granted 14 days" in mail.text
+    assert re.search(r"Start it by \d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", mail.text)
     page = customer.get(f"/account/requests/{request_id}")
     assert "14 days" in page.text
     assert "30 days" in page.text
@@ -297,7 +297,9 @@ def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
     request_id = ask_for_pilot(transactions)
     form = ann.get(f"/staff/requests/{request_id}/approve")
     ann.send(ann.send(form, {"volume_tokens": ""}))
-    told = "Volume: asked 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    told = (
+        "Volume: requested 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+    )
     assert told in office.mails("jo@newco.example")[-1].text
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()

@@ -138,8 +138,8 @@ class House:
         code = make_code(self._transactions, license_, uses=2)
         with self._transactions.writing(COMMAND) as context:
             asked = make_router(license_, name).enrollment(code, at=unix(context.at))
-            enrolled = enroll(context, asked)
-        return enrolled.instance_id, enrolled.lease_id
+            answered = enroll(context, asked)
+        return answered.instance_id, answered.lease_id
 
 
 @contextmanager

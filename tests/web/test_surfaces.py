@@ -8,19 +8,19 @@ from flask.testing import FlaskClient
 
 from portal.config import load_settings
 from portal.services.context import Transactions
-from portal.web.portal import WebPortal
 from portal.web.problems import KINDS
+from tests.applications import make_app
 from tests.factories.accounts import PASSWORD, make_customer, make_staff
 from tests.factories.licenses import make_lease_license
 from tests.web.conftest import current_code, set_up_factor, sign_in
-from tests.web.visitor import Served, Visitor, elements, parse, serve
+from tests.web.visitor import Served, Visitor, elements, parse
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def serving(surfaces: str, transactions: Transactions, tmp_path: Path) -> Served:
     settings = load_settings({"PORTAL_DATA_DIR": str(tmp_path), "PORTAL_SURFACES": surfaces})
-    return serve(WebPortal(settings, transactions, b"k" * 32))
+    return make_app(settings, transactions)
 
 
 @pytest.mark.parametrize("surface", ["public", "account", "staff"])

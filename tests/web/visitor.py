@@ -15,8 +15,7 @@ import tinyhtml5
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from portal.app import Application, create_app
-from portal.web.portal import WebPortal
+from portal.app import Application
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -176,12 +175,6 @@ class Served(Application):
     def test_client(self) -> Browser:
         """Return a client without any session."""
         return Browser(self)
-
-
-def serve(web: WebPortal) -> Served:
-    """Make the application of a process."""
-    made = create_app(web)
-    return Served(made.pages, made.machine)
 
 
 class Visitor:

@@ -1,4 +1,4 @@
-"""Pages of invented data that show every macro, for looking at and for tests of the markup.
+"""Sample pages with invented data that show every macro, to look at and to test the markup.
 
 Run with `python -m flask --app devtools.assets.sample.app run`.
 """
@@ -56,7 +56,7 @@ SERVED = (
 )
 
 
-class SampleForm(FlaskForm):
+class SampleForm(FlaskForm):  # type: ignore[misc]
     """One field of each kind."""
 
     name = StringField("Deployment name", [InputRequired("Enter a name for the deployment")])
@@ -75,11 +75,13 @@ class SampleForm(FlaskForm):
         validators=[InputRequired("Choose offline or leases")],
     )
     features = SelectMultipleField("Features", choices=FEATURE_NAMES)
-    terms = BooleanField("I accept the terms of use", [InputRequired("Accept the terms to go on")])
+    terms = BooleanField(
+        "I accept the terms of use", [InputRequired("Accept the terms of use to continue")]
+    )
 
 
 def create_sample() -> Flask:
-    """Make the application that serves the sample pages."""
+    """Create the application that serves the sample pages."""
     app = Flask(
         __name__, static_folder=str(ROOT / "static"), template_folder=str(ROOT / "templates")
     )

@@ -1,0 +1,1 @@
+"""The `router-license` command, one module for each group of commands."""

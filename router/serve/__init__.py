@@ -1,0 +1,1 @@
+"""The serving process: the guard that keeps the decision current, and what requests meet."""
