@@ -1,4 +1,4 @@
-"""Acts, renewals, refunds in part, and how soon a license takes its predecessor's place.
+"""Acts, renewals, tokens taken back in part, and how soon a license takes its predecessor's place.
 
 A hold says whether it suspends the whole line; those there were did.
 """
@@ -53,11 +53,12 @@ def upgrade() -> None:
     op.create_index("ix_acts_state_submitted_at", "acts", ["state", "submitted_at"], unique=False)
 
     with op.batch_alter_table("entitlements") as batch:
+        batch.add_column(sa.Column("place", sa.Integer(), server_default="0", nullable=False))
         batch.add_column(sa.Column("renews", sa.String(), nullable=True))
         batch.add_column(
-            sa.Column("refunded_tokens", sa.BigInteger(), server_default="0", nullable=False)
+            sa.Column("taken_tokens", sa.BigInteger(), server_default="0", nullable=False)
         )
-        batch.add_column(sa.Column("refunded_at", INSTANT, nullable=True))
+        batch.add_column(sa.Column("taken_at", INSTANT, nullable=True))
         batch.create_foreign_key(op.f("fk_entitlements_renews"), "entitlements", ["renews"], ["id"])
     with op.batch_alter_table("holds") as batch:
         batch.add_column(
@@ -80,6 +81,6 @@ def downgrade() -> None:
         batch.drop_column("suspends_line")
     with op.batch_alter_table("entitlements") as batch:
         batch.drop_constraint(op.f("fk_entitlements_renews"), type_="foreignkey")
-        for name in ("refunded_at", "refunded_tokens", "renews"):
+        for name in ("taken_at", "taken_tokens", "renews", "place"):
             batch.drop_column(name)
     op.drop_table("acts")

@@ -39,15 +39,17 @@ class Entitlement(Base):
     approved_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     start_by_at: Mapped[datetime | None]
     """A grant that waits for the customer's *Start now* lapses at this instant."""
+    place: Mapped[int] = mapped_column(default=0, server_default="0")
+    """In which order the entitlements of its deployment were started."""
     starts_at: Mapped[datetime | None]
     """A renewal's lies ahead until the base before it ends."""
     ends_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[str | None]
     """An `EndCause`."""
-    refunded_tokens: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Of a pack that was paid back in part."""
-    refunded_at: Mapped[datetime | None]
+    taken_tokens: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Paid back in part, or used by routers that an offline license no longer counts."""
+    taken_at: Mapped[datetime | None]
 
     @hybrid_property
     def state(self) -> EntitlementState:
@@ -88,6 +90,6 @@ class Entitlement(Base):
             ended_at=self.ended_at,
             end_cause=None if self.end_reason is None else EndCause(self.end_reason),
             held_since=held_since,
-            refunded_tokens=self.refunded_tokens,
-            refunded_at=self.refunded_at,
+            taken_tokens=self.taken_tokens,
+            taken_at=self.taken_at,
         )

@@ -88,8 +88,8 @@ class Grant:
     end_cause: EndCause | None = None
     held_since: datetime | None = None
     """Since when a hold is open on what was paid for it."""
-    refunded_tokens: int = 0
-    refunded_at: datetime | None = None
+    taken_tokens: int = 0
+    taken_at: datetime | None = None
 
     @property
     def is_pack(self) -> bool:
@@ -113,8 +113,8 @@ class Grant:
         tokens = self.terms.tokens_total or 0
         if self.lost_since is not None and self.lost_since >= since:
             return tokens
-        partly = self.refunded_at is not None and self.refunded_at >= since
-        return min(self.refunded_tokens, tokens) if partly else 0
+        partly = self.taken_at is not None and self.taken_at >= since
+        return min(self.taken_tokens, tokens) if partly else 0
 
 
 @dataclass(frozen=True)

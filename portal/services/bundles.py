@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import select
 
 from licensing.encoding import sha256_hex
+from licensing.envelope import Envelope
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import KeysetTrust, verify_bundle
@@ -179,6 +180,16 @@ def published_bundle(context: Context) -> Bundle:
     if bundle is None:
         raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
     return bundle
+
+
+def bundle_facts(stored: Bundle) -> dict[str, Any]:
+    """Return version, number of entries and end of a published bundle, as JSON values."""
+    document = RevocationBundle.parse(Envelope.parse(stored.envelope).payload)
+    return {
+        "version": stored.version,
+        "entries": len(document.entries),
+        "expires_at": stored.expires_at.isoformat().replace("+00:00", "Z"),
+    }
 
 
 def _anchor(context: Context) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
-from portal.db.licenses import License, current_license, suspended_since
+from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
 from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import EntitlementState, LicenseTerms, compute_terms
@@ -383,6 +383,11 @@ def standings(context: Context, licenses: Sequence[License]) -> dict[str, Standi
 def standing(context: Context, license_: License) -> Standing:
     """Say what is true of a license at this unit's instant."""
     return standings(context, [license_])[license_.id]
+
+
+def license_holds(context: Context, license_: License) -> list[Hold]:
+    """Return the open holds on a license's line, oldest first."""
+    return open_holds(context.session, license_.deployment_id)
 
 
 def license_of(context: Context, entitlement_id: str) -> License | None:

@@ -9,7 +9,7 @@ entitlements, whoever changed them.
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
@@ -44,7 +44,7 @@ def load_line(context: Context, deployment_id: str) -> Line:
     rows = context.session.scalars(
         select(Entitlement)
         .where(Entitlement.deployment_id == deployment_id, Entitlement.starts_at.is_not(None))
-        .order_by(Entitlement.created_at, Entitlement.id)
+        .order_by(Entitlement.place, Entitlement.created_at, Entitlement.id)
         .execution_options(populate_existing=True)
     )
     grants = (row.grant(held.get(row.id)) for row in rows)
@@ -83,7 +83,18 @@ def begin(context: Context, entitlement: Entitlement, *, replaces: str | None = 
     for grant in judge_start(line, entitlement.terms, replaces=replaces):
         end_grant(context, grant.id, EndCause.REPLACED)
     set_term(entitlement, context.at)
+    take_place(context, entitlement)
     context.session.flush()
+
+
+def take_place(context: Context, entitlement: Entitlement) -> None:
+    """Let an entitlement follow all that its deployment started before."""
+    last = context.session.scalar(
+        select(func.max(Entitlement.place)).where(
+            Entitlement.deployment_id == entitlement.deployment_id
+        )
+    )
+    entitlement.place = 1 + (last or 0)
 
 
 def set_term(entitlement: Entitlement, at: datetime) -> None:

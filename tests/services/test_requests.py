@@ -75,7 +75,7 @@ def test_an_evaluation_the_policy_allows_is_granted_as_asked(
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()
         assert made.asked == made.granted == granted.terms == ask.terms
-        assert granted.state == "approved"
+        assert granted.state == "live"
         license_ = context.session.query(License).one()
         (job,) = context.session.query(Job).filter_by(kind=ISSUE_LICENSE)
         assert job.payload == {"license_id": license_.id}

@@ -9,13 +9,12 @@ from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.turns import take_turn
 from portal.domain.acts import REVOKING_ALONE, REVOKING_SPAN, ActState
-from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import EndCause, EntitlementState
 from portal.domain.errors import Conflict
 from portal.domain.roles import HOLDS_MANAGE
 from portal.domain.standing import RevokedReason
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
-from portal.services.acts.scenes import license_scene, line_of, show_line
+from portal.services.acts.scenes import has_contract, license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.lines import end_grant
@@ -88,10 +87,7 @@ def needs_two(context: Context, ask: Ask) -> bool:
     if ask.by is None:
         return False
     _, line = line_of(context, ask)
-    grants = (*line.live, *((line.coming,) if line.coming else ()))
-    if any(CATALOG[grant.terms.sku].two_person for grant in grants):
-        return True
-    return has_revoked_much(context, ask.by)
+    return has_contract(line) or has_revoked_much(context, ask.by)
 
 
 def has_revoked_much(context: Context, person_id: str) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import select
 
 from licensing.license import License as LicensePayload
@@ -20,9 +21,10 @@ from portal.db.entitlements import Entitlement
 from portal.db.keys import latest_keyset
 from portal.db.licenses import License, licenses_of, open_holds
 from portal.domain.catalog import CATALOG
-from portal.domain.entitlements import Line
+from portal.domain.entitlements import Grant, Line, check_terms
 from portal.domain.errors import NotFound
 from portal.domain.standing import LicenseState
+from portal.domain.terms import Mode, Terms, differences
 from portal.services.acts.kinds import Ask, Outcome, Scene
 from portal.services.context import Context
 from portal.services.instances import instances_of
@@ -61,6 +63,33 @@ def line_of(context: Context, ask: Ask) -> tuple[License, Line]:
     return license_, lock_line(context, license_.deployment_id)
 
 
+def has_contract(line: Line) -> bool:
+    """Say whether a contract is live or coming: acts on it need two people."""
+    grants = (*line.live, *((line.coming,) if line.coming else ()))
+    return any(CATALOG[grant.terms.sku].two_person for grant in grants)
+
+
+def change_terms(context: Context, grant: Grant | None, **changes: Any) -> None:
+    """Change the terms of a grant.
+
+    Raises:
+        Invalid: the catalog does not permit them.
+    """
+    if grant is None:
+        return
+    row = context.session.get_one(Entitlement, grant.id)
+    terms = structs.replace(row.terms, **changes)
+    check_terms(terms)
+    row.terms = terms
+
+
+def asked_for(license_: License | None) -> Outcome:
+    """Return that a license was asked for, or that the newest one says it all already."""
+    if license_ is None:
+        return Outcome("unchanged")
+    return Outcome("issuing", {"license_id": license_.id})
+
+
 def _scene(context: Context, deployment_id: str) -> Scene:
     line = lock_line(context, deployment_id)
     rows = _entitlements(context, deployment_id)
@@ -94,7 +123,7 @@ def _entitlements(context: Context, deployment_id: str) -> list[Entitlement]:
 
 def _facts(row: Entitlement) -> list[Any]:
     moments = (row.approved_at, row.starts_at, row.ends_at, row.ended_at)
-    return [row.id, *map(_text, moments), row.end_reason, row.renews, row.refunded_tokens]
+    return [row.id, *map(_text, moments), row.end_reason, row.renews, row.taken_tokens]
 
 
 def _text(moment: datetime | None) -> str | None:
@@ -118,15 +147,16 @@ def _show(context: Context, deployment_id: str, run: Callable[[], Outcome]) -> d
     issued = _draft(context, deployment_id)
     after = _look(context, deployment_id)
     ended = [_ended(now) for key, now in after.licenses.items() if now != before.licenses.get(key)]
-    budget = before.budget if issued is None else _budget(issued)
+    was = before.current
     return {
         "status": outcome.status,
+        "changes": [] if was is None or issued is None else _changes(was, issued),
         "licenses": {
             "issued": [] if issued is None else [_terms(issued)],
             "ended": [each for each in ended if each is not None],
         },
         "routers": _routers(context, deployment_id),
-        "budget": {"before": before.budget, "after": budget},
+        "budget": {"before": _budget(was), "after": _budget(issued or was)},
         "mails": sorted(
             {
                 *(template for key, template in after.mails.items() if key not in before.mails),
@@ -152,7 +182,8 @@ class _Look:
     """A line as an act finds or leaves it."""
 
     licenses: dict[str, _License]
-    budget: dict[str, Any] | None
+    current: LicensePayload | None
+    """What the newest released license says."""
     mails: dict[str, str]
     """Templates, by the mail's id."""
 
@@ -164,7 +195,6 @@ def _look(context: Context, deployment_id: str) -> _Look:
     mails = context.session.scalars(
         select(Email).where(Email.account_id == account_id, Email.created_at == context.at)
     )
-    current = rows[0].document if rows else None
     return _Look(
         {
             row.id: _License(
@@ -172,7 +202,7 @@ def _look(context: Context, deployment_id: str) -> _Look:
             )
             for row in rows
         },
-        None if current is None else _budget(current),
+        rows[0].document if rows else None,
         {mail.id: mail.template for mail in mails},
     )
 
@@ -206,8 +236,34 @@ def _time(seconds: int) -> str | None:
     return _text(datetime.fromtimestamp(seconds, UTC))
 
 
-def _budget(payload: LicensePayload) -> dict[str, Any] | None:
-    return None if payload.budget is None else dict(msgspec.to_builtins(payload.budget))
+def _budget(payload: LicensePayload | None) -> dict[str, Any] | None:
+    if payload is None or payload.budget is None:
+        return None
+    return dict(msgspec.to_builtins(payload.budget))
+
+
+def _changes(was: LicensePayload, now: LicensePayload) -> list[dict[str, str]]:
+    """Say what the license says otherwise than the one before it."""
+    changes = [
+        {"term": each.title, "before": each.asked, "after": each.granted}
+        for each in differences(_granted(was), _granted(now))
+    ]
+    if was.expires_at != now.expires_at:
+        before, after = _time(was.expires_at) or "", _time(now.expires_at) or ""
+        changes.append({"term": "Expiry", "before": before, "after": after})
+    return changes
+
+
+def _granted(payload: LicensePayload) -> Terms:
+    return Terms(
+        sku=payload.sku,
+        mode=Mode(payload.mode),
+        features=payload.features,
+        limits=payload.limits,
+        tokens_total=None if payload.budget is None else payload.budget.tokens_total,
+        fingerprints=payload.binding.fingerprints,
+        support_tier=payload.support_tier,
+    )
 
 
 def _ended(now: _License) -> dict[str, Any] | None:
