@@ -13,7 +13,7 @@ from portal.cli.wired import COMMAND, transactions, wired
 from portal.domain.errors import Conflict, Invalid
 from portal.domain.ports import NewKey
 from portal.services.audit_seals import check_anchors, verify_chain
-from portal.services.bundles import publish_bundle, published_bundle
+from portal.services.bundles import bundle_facts, publish_bundle, published_bundle
 from portal.services.key_readiness import readiness
 from portal.services.keys import add_key, init_keys, list_keys, published_keyset
 
@@ -127,7 +127,7 @@ def bundle_publish() -> dict[str, Any]:
     stored = publish_bundle(transactions(), COMMAND)
     if stored is None:
         raise Conflict("Nothing was published.")
-    return {"version": stored.version, "key_id": stored.key_id}
+    return bundle_facts(stored)
 
 
 @bundle.command("export")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from portal.cli.accounts import account, deployment, staff
+from portal.cli.acts import act_
 from portal.cli.doctor import doctor
 from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
@@ -34,6 +35,7 @@ def portal() -> None:
 
 for command in (
     account,
+    act_,
     audit,
     bundle,
     deployment,

@@ -12,17 +12,16 @@ that no router is without a license that counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final, Literal
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import aliased
 
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.keys import Keyset
 from licensing.verify import Verified, verify_keyset, verify_keyset_update
-from portal.db.entitlements import Entitlement
 from portal.db.keys import (
     KeyChange,
     KeysetVersion,
@@ -32,7 +31,6 @@ from portal.db.keys import (
     key_taken_by,
 )
 from portal.db.licenses import License
-from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Conflict, Invalid, Unavailable
 from portal.domain.keys import (
     ACTIVATE_IN_S,
@@ -52,6 +50,7 @@ from portal.domain.keys import (
     with_root,
 )
 from portal.domain.ports import KeyMaker, Signer, SignerUnavailable
+from portal.domain.succession import Hurry
 from portal.services.audit import record
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Context, Transactions
@@ -65,13 +64,8 @@ from portal.services.keys import (
     store_keyset,
     unix,
 )
-from portal.services.licenses import (
-    COMPROMISED,
-    issue_license,
-    request_issue,
-    signed_by,
-    take_back_intent,
-)
+from portal.services.licenses import issue_pending, signed_by, take_back_intent
+from portal.services.lines import follow
 
 ATTEMPTS: Final = 5
 
@@ -356,34 +350,31 @@ def _finish(context: Context, order: KeyOrder) -> KeyOutcome:
 # Licenses of a compromised key
 
 
-def _cause(order: KeyOrder, license_id: str) -> str:
-    return f"{COMPROMISED}:{order.act_id}:{license_id}"
-
-
 def _reissue_all(transactions: Transactions, order: KeyOrder, keyset: Keyset, actor: Actor) -> None:
     """Issue anew each current license that only compromised keys have signed.
 
     The new ones carry the old signature too: they count under the keyset before and the one after.
     """
-    with transactions.reading(actor) as context:
+    with transactions.writing(actor) as context:
         before = current_keyset(context).document
+        _take_back(context, keyset)
         affected = _affected(context, keyset)
-        unsigned = _unsigned(context, keyset)
-    for license_id in unsigned:
+    for old_id in affected:
         with transactions.writing(actor) as context:
-            license_ = context.session.get_one(License, license_id)
-            if license_.envelope is None and license_.payload is not None:
-                take_back_intent(context, license_)
-    for license_id in affected:
-        with transactions.writing(actor) as context:
-            old = context.session.get_one(License, license_id)
-            new = request_issue(context, old.entitlement_id, cause=_cause(order, license_id))
-            if not new.key_ids:
-                by = [key.keyid for key in signing_keys(keyset, "license", unix(context.at))]
-                # Keys that were compromised before would help no router any more.
-                signed_by(new, [*by, *(each for each in old.key_ids if _counts([each], before))])
-            new_id = new.id
-        issue_license(transactions, new_id, actor)
+            old = context.session.get_one(License, old_id)
+            deployment_id = old.deployment_id
+            follow(
+                context,
+                deployment_id,
+                hurry=Hurry.COMPROMISE,
+                key=f"key-compromise:{order.act_id}:{old_id}",
+            )
+            by = [key.keyid for key in signing_keys(keyset, "license", unix(context.at))]
+            # Keys that were compromised before would help no router any more.
+            by += [each for each in old.key_ids if _counts([each], before)]
+            for waiting in _without_keys(context, deployment_id):
+                signed_by(waiting, by)
+        issue_pending(transactions, deployment_id, actor)
 
 
 def _counts(keyids: Sequence[str], keyset: Keyset) -> bool:
@@ -392,46 +383,48 @@ def _counts(keyids: Sequence[str], keyset: Keyset) -> bool:
 
 
 def _affected(context: Context, keyset: Keyset) -> list[str]:
-    """Return the current licenses that no key vouches for under a keyset, and may be issued."""
+    """Return the current licenses that no key vouches for under a keyset."""
     rows = context.session.scalars(
         select(License)
-        .join(Entitlement, Entitlement.id == License.entitlement_id)
         .where(
-            Entitlement.state == EntitlementState.LIVE,
             License.released_at.is_not(None),
             License.superseded_by.is_(None),
             License.revoked_at.is_(None),
-            License.expires_at > context.at + timedelta(seconds=BACKDATE_S),
+            License.expires_at > context.at,
         )
         .order_by(License.id)
     )
     return [row.id for row in rows if not _counts(row.key_ids, keyset)]
 
 
-def _unsigned(context: Context, keyset: Keyset) -> list[str]:
-    """Return the licenses whose fixed keys will not sign them any more."""
+def _take_back(context: Context, keyset: Keyset) -> None:
+    """Take back the licenses whose newest key will not sign them any more."""
     rows = context.session.scalars(
         select(License)
-        .where(License.payload.is_not(None), License.envelope.is_(None))
+        .where(License.key_id.is_not(None), License.envelope.is_(None))
         .order_by(License.id)
-    )
-    return [
-        row.id
-        for row in rows
-        if not row.issue_key.startswith(f"{COMPROMISED}:") and not _all_count(row, keyset)
-    ]
+    ).all()
+    for row in rows:
+        if not _counts(row.key_ids[:1], keyset):
+            take_back_intent(context, row)
 
 
-def _all_count(license_: License, keyset: Keyset) -> bool:
-    return all(_counts([each], keyset) for each in license_.key_ids)
+def _without_keys(context: Context, deployment_id: str) -> Sequence[License]:
+    return context.session.scalars(
+        select(License).where(License.deployment_id == deployment_id, License.key_id.is_(None))
+    ).all()
 
 
 def _reissued(context: Context, order: KeyOrder) -> tuple[Reissued, ...]:
-    rows = context.session.scalars(
-        select(License)
-        .where(License.issue_key.startswith(f"{COMPROMISED}:{order.act_id}:", autoescape=True))
+    before = aliased(License)
+    rows = context.session.execute(
+        select(License, before.id, before.also_signed_by, before.key_id)
+        .join(before, before.superseded_by == License.id)
+        .where(License.hurry == Hurry.COMPROMISE)
         .order_by(License.id)
     )
     return tuple(
-        Reissued(row.id, row.issue_key.split(":")[2], row.deployment_id, row.mode) for row in rows
+        Reissued(row.id, old_id, row.deployment_id, row.mode)
+        for row, old_id, others, key_id in rows
+        if order.subject in row.also_signed_by and order.subject in (key_id, *others)
     )

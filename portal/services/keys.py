@@ -217,11 +217,11 @@ def role_signers(context: Context, role: str) -> tuple[Signer, ...]:
     return tuple(signer_of(context, key.keyid) for key in keys)
 
 
-def signer_of(context: Context, keyid: str, *, stopped_too: bool = False) -> Signer:
+def signer_of(context: Context, keyid: str, *, beside: bool = False) -> Signer:
     """Return the signer of one known key, in the role the keyset gives it.
 
-    `stopped_too` is for the one use of a stopped key: a license that takes the place of one it
-    signed carries its signature once more.
+    `beside` is for a key that signs beside a newer one, which vouches for the document: it may be
+    compromised, as where a license takes the place of one that the key had signed.
 
     Raises:
         SignerUnavailable: the key is unknown here, the database and the keyset differ about its
@@ -240,7 +240,7 @@ def signer_of(context: Context, keyid: str, *, stopped_too: bool = False) -> Sig
     is_bad = row.stopped_at is not None or (
         published is not None and published.status == "compromised"
     )
-    if is_bad and not stopped_too:
+    if is_bad and not beside:
         raise SignerUnavailable(f"the key {keyid} is said to be compromised; it signs no more")
     return context.ports.signers.signer(row.role, row.uri, row.keyid)
 

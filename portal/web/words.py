@@ -3,6 +3,11 @@
 from typing import Final
 
 ACTS: Final = {
+    "act.declined": "Act declined",
+    "act.done": "Act done",
+    "act.lapsed": "Act lapsed without a second person",
+    "act.returned": "Act returned to its first person",
+    "act.submitted": "Act submitted for a second person",
     "account.created": "Account opened",
     "bundle.published": "Revocation bundle published",
     "deployment.created": "Deployment made",
@@ -11,6 +16,8 @@ ACTS: Final = {
     "entitlement.approved": "Terms approved",
     "entitlement.ended": "Terms ended",
     "entitlement.proposed": "Terms proposed",
+    "hold.lifted": "Hold lifted",
+    "hold.opened": "Hold opened",
     "instance.chain-adopted": "Lease chain taken up again",
     "instance.courier-answered": "Lease made for a router without a network",
     "instance.enrolled": "Router enrolled",
@@ -29,6 +36,8 @@ ACTS: Final = {
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
     "license.requested": "License asked for",
+    "license.revoked": "License revoked",
+    "line.budget-short": "Budget too small for what was taken back",
     "person.email-confirmed": "Address confirmed",
     "person.factor-removed": "Second factor removed",
     "person.factor-set-up": "Second factor set up",

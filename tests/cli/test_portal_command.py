@@ -419,7 +419,7 @@ def test_a_contract_needs_two_people(operator: Operator) -> None:
         "entitlement",
         "create",
         *("--deployment", deployment["deployment_id"], "--sku", "enterprise-annual"),
-        *("--reason", "contract 7", "--by", "ann@vendor.test"),
+        *("--feature", "routing", "--reason", "contract 7", "--by", "ann@vendor.test"),
     )
     approve = ("entitlement", "approve", made["entitlement_id"], "--by")
     operator.refused(4, "forbidden", *approve, "ann@vendor.test")

@@ -20,7 +20,8 @@ from portal.services.downloads import record_download
 from portal.services.key_changes import KeyOrder, KeyOutcome, run_order
 from portal.services.key_readiness import readiness
 from portal.services.keys import published_keyset, role_signers, sign_payload, unix
-from portal.services.licenses import issue_license, request_issue
+from portal.services.licenses import issue_pending
+from portal.services.lines import follow
 from router.config import parse_config
 from router.documents.decision import Decision
 from router.documents.keysets import keyset_file
@@ -155,8 +156,8 @@ class Drill:
     def reissue(self) -> bytes:
         """Issue the offline router's license once more."""
         with self.opened.writing(COMMAND) as context:
-            asked = request_issue(context, self.entitlement.id, cause=f"again {self.acts}").id
-        issue_license(self.opened, asked, COMMAND)
+            follow(context, self.alone.deployment_id, key=f"again {self.acts}")
+        issue_pending(self.opened, self.alone.deployment_id, COMMAND)
         return self.current(self.alone)
 
     def current(self, license_: License) -> bytes:
