@@ -7,6 +7,7 @@ from typing import Any
 from portal.domain.ports import Mail, Mailer, MailTemplates, MailUndelivered
 from portal.jobs.worker import Handler, Schedule
 from portal.services.audit_seals import seal_committed
+from portal.services.bundle_page import PUBLISH_BUNDLE
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM, Transactions
 from portal.services.emails import SEND_EMAIL, note_sent, note_undelivered, open_letter
@@ -28,7 +29,12 @@ class Handlers:
 
     def by_kind(self) -> Mapping[str, Handler]:
         """Return the handler of each job kind."""
-        return {ISSUE_LICENSE: self.issue, FOLLOW_LINE: self.follow, SEND_EMAIL: self.send}
+        return {
+            ISSUE_LICENSE: self.issue,
+            FOLLOW_LINE: self.follow,
+            SEND_EMAIL: self.send,
+            PUBLISH_BUNDLE: self.publish_now,
+        }
 
     def schedules(self) -> list[Schedule]:
         """Return what recurs."""
@@ -73,6 +79,10 @@ class Handlers:
     def seal(self) -> None:
         """Seal the audit rows that were committed since the last seal."""
         seal_committed(self._transactions)
+
+    def publish_now(self, _payload: Mapping[str, Any]) -> None:
+        """Publish a revocation bundle because staff asked for one."""
+        publish_bundle(self._transactions, SYSTEM)
 
     def publish(self) -> None:
         """Publish a revocation bundle when it would say something new, and at least daily."""

@@ -69,7 +69,17 @@ class LicenseHistory:
     trail: list[AuditRow]
     """What happened to the request, the entitlement and the license, oldest first."""
     people: dict[str, Person]
-    """Those who acted, by id."""
+    """Those who acted, proposed or approved, by id."""
+
+    @property
+    def downloads(self) -> list[AuditRow]:
+        """Each time that a file of the license was fetched."""
+        return [each for each in self.trail if each.action == "license.downloaded"]
+
+    def approver_name(self) -> str:
+        """Return who approved the entitlement; the policy where nobody did."""
+        person = self.people.get(self.entitlement.approved_by or "")
+        return "the policy or the command" if person is None else person.name
 
     def actor_name(self, act: AuditRow) -> str:
         """Return who acted: a person's name, or what kind of actor it was."""
@@ -136,5 +146,12 @@ def license_history(context: Context, license_id: str) -> LicenseHistory:
         asked=asked,
         instances=instances_of(context, license_.deployment_id),
         trail=trail,
-        people=people_of(context.session, {each.actor_id for each in trail}),
+        people=people_of(
+            context.session,
+            {
+                entitlement.created_by,
+                entitlement.approved_by,
+                *(each.actor_id for each in trail),
+            },
+        ),
     )

@@ -29,6 +29,8 @@ from portal.web import (
     sign_ins,
     sign_ups,
     staff_accounts,
+    staff_acts,
+    staff_bundles,
     staff_health,
     staff_licenses,
     staff_requests,
@@ -62,6 +64,8 @@ BY_SURFACE = {
         staff_requests.blueprint,
         staff_accounts.blueprint,
         staff_licenses.blueprint,
+        staff_acts.blueprint,
+        staff_bundles.blueprint,
         staff_health.blueprint,
     ),
 }

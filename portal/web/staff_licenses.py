@@ -5,9 +5,10 @@ from flask.typing import ResponseReturnValue
 
 from portal.domain import roles
 from portal.services import instances, licenses, overviews
+from portal.services.license_desk import license_desk
 from portal.web.access import for_staff
 from portal.web.portal import portal, request_actor
-from portal.web.words import act_name
+from portal.web.words import HOLD_CAUSES, LICENSE_ACTS, act_name
 
 blueprint = Blueprint("staff_licenses", __name__, url_prefix="/staff")
 
@@ -25,6 +26,15 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/licenses/<license_id>")
 @for_staff(roles.STAFF_READ)
 def show(license_id: str) -> ResponseReturnValue:
+    """Show what a license is, the line it belongs to, and every act that is possible now."""
+    with portal().transactions.reading(request_actor()) as context:
+        desk = license_desk(context, license_id)
+    return render_template("staff/license.html", desk=desk, acts=LICENSE_ACTS, causes=HOLD_CAUSES)
+
+
+@blueprint.get("/licenses/<license_id>/audit")
+@for_staff(roles.STAFF_READ)
+def audit(license_id: str) -> ResponseReturnValue:
     """Show request, approver, entitlement, payload hash, key, downloads and instances."""
     with portal().transactions.reading(request_actor()) as context:
         page = overviews.license_history(context, license_id)
@@ -37,7 +47,7 @@ def show(license_id: str) -> ResponseReturnValue:
         }
         for each in page.trail
     ]
-    return render_template("staff/license.html", page=page, entries=entries)
+    return render_template("staff/license-audit.html", page=page, entries=entries)
 
 
 @blueprint.get("/instances")

@@ -23,9 +23,11 @@ from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, RequestKind, 
 from portal.domain.terms import FINGERPRINT, Mode, Terms, compare
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import health, licenses, requests
+from portal.services.act_pages import acts_list
 from portal.web.access import for_staff
 from portal.web.forms import Between, PortalForm
 from portal.web.portal import portal, request_actor, signed_in
+from portal.web.words import LICENSE_ACTS
 
 W = TypeVar("W", bound=StrEnum)
 blueprint = Blueprint("staff_requests", __name__, url_prefix="/staff")
@@ -115,9 +117,17 @@ def overview() -> ResponseReturnValue:
     with portal().transactions.reading(request_actor()) as context:
         rows = requests.request_queue(context)
         found = health.findings(context, ())
+        acts = acts_list(context, waiting=True)
         recent = licenses.search_licenses(context, "", most=10)
     unwell = [finding for finding in found if not finding.well]
-    return render_template("staff/overview.html", rows=rows, unwell=unwell, recent=recent)
+    return render_template(
+        "staff/overview.html",
+        rows=rows,
+        unwell=unwell,
+        recent=recent,
+        acts=acts,
+        act_names=LICENSE_ACTS,
+    )
 
 
 @blueprint.get("/requests")

@@ -150,6 +150,10 @@ STATUSES: Final[dict[str, Status]] = {
     "proposed": Status("Proposed", "info", "circle-dashed"),
     "live": Status("Live", "good", "circle-check"),
     "ended": Status("Ended", "plain", "circle-slash"),
+    # acts
+    "pending": Status("Waits for a second person", "warn", "users"),
+    "returned": Status("Changed meanwhile", "warn", "undo-2"),
+    "done": Status("Done", "good", "check"),
     # requests
     "open": Status("Open", "info", "inbox"),
     "taken": Status("Being looked at", "info", "eye"),
@@ -199,6 +203,11 @@ def utc(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError("a time without a zone cannot be shown")
     return at.astimezone(UTC)
+
+
+def from_unix(seconds: int) -> datetime:
+    """Return the instant of Unix seconds, as signed documents have them."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def iso(at: datetime) -> str:
@@ -355,6 +364,7 @@ def init_templating(
         duration=duration,
         feature_name=feature_name,
         file_size=file_size,
+        from_unix=from_unix,
         instant=instant,
         iso=iso,
         number=number,

@@ -9,6 +9,7 @@ ACTS: Final = {
     "act.returned": "Act returned to its first person",
     "act.submitted": "Act submitted for a second person",
     "account.created": "Account opened",
+    "bundle.publishing-asked": "Bundle asked for",
     "bundle.published": "Revocation bundle published",
     "deployment.created": "Deployment made",
     "enrollment-code.created": "Enrollment code made",
@@ -72,6 +73,25 @@ NEXT_STEPS: Final = {
     "wait": "Wait until every router has the keyset",
     "retire": "Retire it: every router has the keyset",
     "decide": "Approve or decline the compromise",
+}
+LICENSE_ACTS: Final = {
+    "renew": ("Renew", "The base goes on from its end, with a new term."),
+    "amend": ("Amend", "Other features, limits, binding or mode. The budget stays."),
+    "top-up": ("Top up", "Add a credit pack."),
+    "replace": ("Replace", "Issue the file anew: it was lost, or the fingerprint changed."),
+    "replace-base": ("Replace the base", "An approved base starts in place of the live one."),
+    "suspend": ("Suspend", "Open a hold. It can be lifted again."),
+    "reinstate": ("Reinstate", "Lift one hold; others stay."),
+    "end": ("End", "Take one entitlement back; what remains is computed anew."),
+    "revoke": ("Revoke", "End the whole line for good."),
+}
+"""Acts on a license: what the button says, and what it does."""
+HOLD_CAUSES: Final = {
+    "dispute": "a disputed payment",
+    "past-due": "a payment that is due",
+    "refund": "a refund",
+    "staff": "a staff decision",
+    "abuse": "abuse",
 }
 ACTORS: Final = {"staff": "staff", "system": "the portal"}
 

@@ -10,10 +10,12 @@ from devtools.access import MATRIX, access_matrix
 from devtools.access import rules_of as routes_of
 from portal.db.base import Base
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES, account_permissions, staff_permissions
+from portal.services.acts.revoke import REVOKE
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import enroll
 from portal.web.access import Rule
 from tests.factories.accounts import add_member, make_customer, make_deployment, make_staff
+from tests.factories.acts import do, make_annual
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -75,6 +77,11 @@ class House:
             self.instance_id = enrolled.instance_id
             self.lease_id = enrolled.lease_id
         self.request_id = ask_for_pilot(transactions, deployment_id=self.deployment.id)
+        first = make_staff(transactions, "first@vendor.test", "approver")
+        other = make_annual(
+            transactions, make_deployment(transactions, self.account, "Contracted"), first.id
+        )
+        self.act_id = do(transactions, REVOKE, other.id, first.id).id
         for role in set(ACCOUNT_ROLES) - {"owner"}:
             add_member(transactions, self.account.id, role, f"{role}@newco.example")
         for role in STAFF_ROLES:
@@ -106,6 +113,8 @@ class House:
             "request_id": self.request_id,
             "lease_id": self.lease_id,
             "account_id": self.account.id,
+            "act": "suspend",
+            "act_id": self.act_id,
             "code_id": "enc_00000000000000000000000000",
             "public_id": "sgn_00000000000000000000000000",
             "token": "0" * 43,
@@ -188,6 +197,8 @@ def test_each_role_gets_exactly_where_its_permissions_lead(
             wanted = expected(who, access)
             if rule.endpoint == "security.remove_factor" and who.startswith("staff:"):
                 wanted = "403"  # staff cannot be without a second factor
+            if rule.endpoint == "staff_acts.confirm" and who == "staff:approver":
+                wanted = "403"  # only the first person confirms what was returned to them
             if found != wanted:
                 wrong.append((method, rule.rule, found, wanted))
     assert wrong == []
@@ -327,12 +338,17 @@ def test_the_signed_in_have_a_way_to_every_page_they_may_see(house: House) -> No
                 "/staff/requests",
                 "/staff/accounts",
                 "/staff/licenses",
+                "/staff/acts",
+                "/staff/bundles",
                 "/staff/instances",
                 "/staff/keys",
                 "/staff/audit",
                 "/staff/health",
                 f"/staff/requests/{house.request_id}/approve",
+                f"/staff/acts/{house.act_id}",
                 f"/staff/licenses/{house.license.id}",
+                f"/staff/licenses/{house.license.id}/audit",
+                f"/staff/licenses/{house.license.id}/acts/suspend",
                 f"/staff/accounts/{house.account.id}",
             },
         ),

@@ -12,6 +12,10 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.domain.standing import HoldCause
+from portal.services.acts.reinstate import REINSTATE
+from portal.services.acts.revoke import REVOKE
+from portal.services.acts.suspend import SUSPEND
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
@@ -25,6 +29,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
+from tests.factories.acts import do, make_annual
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -57,6 +62,12 @@ class House:
         self._license = issue(transactions, self._entitlement)
         self._request_id = ask_for_pilot(transactions, deployment_id=deployment.id)
         instance_id, lease_id = self._enroll(self._license, "first")
+        self._contract = make_annual(
+            transactions,
+            make_deployment(transactions, self._account, "Contracted"),
+            self._staff.id,
+        )
+        act = do(transactions, REVOKE, self._contract.id, self._staff.id)
         self._rows = 0
         self.values = {
             "deployment_id": deployment.id,
@@ -65,6 +76,8 @@ class House:
             "lease_id": lease_id,
             "request_id": self._request_id,
             "account_id": self._account.id,
+            "act": "suspend",
+            "act_id": act.id,
             "name": "kit.zip",
         }
 
@@ -112,6 +125,18 @@ class House:
         with self._transactions.reading(COMMAND) as context:
             self._license = context.session.get_one(License, asked.id)
         self._enroll(self._license, f"router {number}")
+        do(self._transactions, REVOKE, self._contract.id, self._staff.id)
+        hold = do(
+            self._transactions, SUSPEND, self._license.id, self._staff.id, cause=HoldCause.STAFF
+        ).outcome
+        assert hold is not None
+        do(
+            self._transactions,
+            REINSTATE,
+            self._license.id,
+            self._staff.id,
+            hold_id=hold["hold_id"],
+        )
         with self._transactions.writing(COMMAND) as context:
             for author, audience in (
                 (self._owner, Audience.CUSTOMER),

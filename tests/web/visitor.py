@@ -148,6 +148,8 @@ class Page:
         elif kind in ("checkbox", "radio"):
             if element.get("checked") is not None:
                 form.fields.setdefault(name, []).append(element.get("value", "on"))
+        elif kind == "hidden":
+            form.fields.setdefault(name, []).append(element.get("value", ""))
         else:
             form.fields[name] = [element.get("value", "")]
 

@@ -80,6 +80,16 @@ def preview(context: Context, kind: Kind, ask: Ask) -> Preview:
     return _preview(context, kind, ask, kind.scene(context, ask))
 
 
+def preview_again(context: Context, act: Act) -> Preview:
+    """Say what an act that waits would do now. Needs a writing unit.
+
+    Raises:
+        PortalError: it would be refused.
+    """
+    kind, ask = _of(act)
+    return _preview(context, kind, ask, kind.scene(context, ask))
+
+
 class _Undone(Exception):
     """Leaves a savepoint."""
 
@@ -367,6 +377,7 @@ __all__ = [
     "lapse_acts",
     "list_acts",
     "preview",
+    "preview_again",
     "require_fresh",
     "submit",
 ]
