@@ -68,7 +68,7 @@ def upgrade() -> None:
         batch.add_column(sa.Column("hurry", sa.String(), server_default="none", nullable=False))
         batch.add_column(sa.Column("revoked_reason", sa.String(), nullable=True))
         batch.create_check_constraint(
-            op.f("ck_licenses_hurry_known"), "hurry IN ('none', 'at-once')"
+            op.f("ck_licenses_hurry_known"), "hurry IN ('none', 'compromise', 'at-once')"
         )
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import click
 
+from licensing.errors import MalformedPayload
+from licensing.keys import PublicKey
 from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, transactions, wired
-from portal.domain.errors import Conflict
+from portal.domain.errors import Conflict, Invalid
+from portal.domain.ports import NewKey
 from portal.services.audit_seals import check_anchors, verify_chain
 from portal.services.bundles import bundle_facts, publish_bundle, published_bundle
-from portal.services.keys import init_keys, list_keys, published_keyset
+from portal.services.key_readiness import readiness
+from portal.services.keys import add_key, init_keys, list_keys, published_keyset
 
 
 @click.group()
@@ -27,6 +31,30 @@ def keys_init() -> dict[str, Any]:
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
     return {"keyset_version": keyset.version}
+
+
+@keys.command("add")
+@click.option("--role", required=True, help="root, license, lease or revocation.")
+@click.option("--uri", required=True, help="Where the key is, for example vault:transit/NAME/1.")
+@click.option(
+    "--public-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Its public half in PEM, if this machine cannot reach the keeper.",
+)
+@json_option
+def keys_add(role: str, uri: str, public_key: Path | None) -> dict[str, Any]:
+    """Add a key that a keeper holds, as the next one of its role; publish nothing."""
+    wiring = wired()
+    try:
+        if public_key is None:
+            key = wiring.signers.find(role, uri)
+        else:
+            key = NewKey(PublicKey.from_pem(public_key.read_bytes()).raw, uri)
+    except MalformedPayload as error:
+        raise Invalid(f"{public_key}: {error.detail}.", field="public_key") from error
+    with wiring.transactions.writing(COMMAND) as context:
+        added = add_key(context, role, key)
+        return {"keyid": added.keyid, "role": added.role, "uri": added.uri}
 
 
 @keys.command("list")
@@ -47,6 +75,29 @@ def keys_list() -> dict[str, Any]:
                 for key in list_keys(context).keys
             ]
         }
+
+
+@keys.command("readiness")
+@json_option
+def keys_readiness() -> dict[str, Any]:
+    """Say which routers have the newest keyset, and which deployments do not."""
+    with transactions().reading(COMMAND) as context:
+        found = readiness(context)
+    return {
+        "keyset_version": found.keyset_version,
+        "known": found.known,
+        "ready": found.ready,
+        "deployments": [
+            {
+                "deployment_id": each.deployment_id,
+                "name": each.name,
+                "mode": each.mode,
+                "known": each.known,
+                "ready": each.ready,
+            }
+            for each in found.lagging
+        ],
+    }
 
 
 @keys.command("keyset")

@@ -32,7 +32,7 @@ from portal.db.bundles import Bundle
 from portal.db.direct import DirectStatement
 from portal.db.entitlements import Entitlement
 from portal.db.instances import Instance
-from portal.db.keys import KeysetVersion
+from portal.db.keys import KeysetVersion, SigningKey
 from portal.db.licenses import Hold, License
 from portal.db.types import RowNumber
 from portal.domain.leases import Head, Known, NextLease
@@ -104,8 +104,8 @@ _KNOWN: Final[dict[str, ColumnElement[Any]]] = {
         Hold.suspends_line,
     ),
     "latest_bundle": _newest(Bundle.version, Bundle.version),
-    "latest_keyset": _newest(KeysetVersion.version, KeysetVersion.version),
     "keyset_sha256": _newest(KeysetVersion.payload_sha256, KeysetVersion.version),
+    "has_stopped_keys": exists().where(SigningKey.stopped_at.is_not(None)),
 }
 """Where each fact of `Known` stands."""
 

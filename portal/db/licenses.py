@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select, true
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select, text, true
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from licensing.license import License as LicensePayload
@@ -57,6 +57,10 @@ class License(Base):
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     payload_sha256: Mapped[str | None]
     key_id: Mapped[str | None]
+    """The newest key it is signed with."""
+    also_signed_by: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    """The other keys it is signed with, in the order of the file: while two keys of the role are
+    active, and where a license takes the place of one whose key is compromised."""
     issued_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
@@ -77,6 +81,11 @@ class License(Base):
     def document(self) -> LicensePayload | None:
         """What the license says; None until its payload is fixed."""
         return None if self.payload is None else parse_license(self.payload)
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The keys it is signed with; empty until they are fixed."""
+        return () if self.key_id is None else (self.key_id, *self.also_signed_by)
 
     @property
     def not_before_at(self) -> datetime | None:

@@ -14,6 +14,8 @@ from portal.domain.entitlements import LicenseTerms, window_covers
 
 ARRIVAL: Final = timedelta(hours=72)
 """How long an offline license that must give way stays good, so that the new file can arrive."""
+AFTER_COMPROMISE: Final = timedelta(days=14)
+"""How long a license whose key is compromised stays good where the new keyset has not arrived."""
 
 
 class Hurry(StrEnum):
@@ -21,6 +23,8 @@ class Hurry(StrEnum):
 
     NONE = "none"
     """A voluntary replacement."""
+    COMPROMISE = "compromise"
+    """The key of the license before is compromised."""
     AT_ONCE = "at-once"
     """Refund, lost dispute, abuse, or the customer says so."""
 
@@ -52,7 +56,7 @@ def overlap(before: License, after: License, hurry: Hurry, voluntary: timedelta)
     has_budget = before.budget is not None or after.budget is not None
     if has_budget and before.binding != after.binding:
         return ARRIVAL
-    return voluntary
+    return min(voluntary, AFTER_COMPROMISE) if hurry is Hurry.COMPROMISE else voluntary
 
 
 def grants_less(before: License, after: License) -> bool:

@@ -25,7 +25,7 @@ from portal.domain.errors import Unavailable
 from portal.domain.standing import LicenseState, RevokedReason, standing_of
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
-from portal.services.keys import current_keyset, role_signer, sign_document, unix
+from portal.services.keys import current_keyset, role_signers, sign_document, unix
 
 BUNDLE_LIFETIME: Final = timedelta(days=35)
 REPUBLISH_AFTER: Final = timedelta(days=1)
@@ -110,9 +110,9 @@ def publish_bundle(
             draft = _draft(context, only_if_due=only_if_due)
             if draft is None:
                 return None
-            signer = role_signer(context, "revocation")
+            signers = role_signers(context, "revocation")
             trust = KeysetTrust(current_keyset(context).document)
-        envelope = sign_document(draft.document, signer)
+        envelope = sign_document(draft.document, signers)
         raw = envelope.to_bytes()
         verify_bundle(raw, trust, draft.document.issued_at)
         stored = Bundle(
@@ -120,7 +120,7 @@ def publish_bundle(
             payload_sha256=sha256_hex(envelope.payload),
             entries_sha256=draft.entries_sha256,
             envelope=raw,
-            key_id=signer.keyid,
+            key_id=signers[0].keyid,
             issued_at=draft.at,
             expires_at=draft.at + BUNDLE_LIFETIME,
         )

@@ -1,6 +1,6 @@
 """Issuing licenses, and finding them.
 
-Issuing: ask (a row and a job) - compute and lint the payload, pick the key and
+Issuing: ask (a row in state `issuing` and a job) - compute and lint the payload, pick the key and
 store the intent - sign - verify - store and release. Each step is a unit of work of its own.
 Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes. A license is
 visible as issued only once its signature is stored and was verified.
@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from licensing.encoding import sha256_hex
+from licensing.envelope import Envelope
 from licensing.license import Binding, LeaseTerms, RevocationTerms
 from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
@@ -32,7 +33,7 @@ from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
 from portal.services.emails import tell_members
-from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
 from portal.services.lines import ask_license, begin, follow, load_line, set_term
 
 MAX_CLOCK_DIFFERENCE_S: Final = 60
@@ -71,7 +72,7 @@ def _record(context: Context, action: str, license_: License, **detail: Any) -> 
 
 
 def store_intent(context: Context, license_id: str) -> License:
-    """Fix the payload and the key a license will be signed with; fixed already, change nothing.
+    """Fix the payload and the keys a license will be signed with; fixed already, change nothing.
 
     Raises:
         NotFound: no such license.
@@ -87,21 +88,42 @@ def store_intent(context: Context, license_id: str) -> License:
     _require_intendable(context, license_)
     _require_sane_clock(context)
     _date_evaluation(context, license_)
-    signer = role_signer(context, "license")
+    if not license_.key_ids:
+        signed_by(license_, [signer.keyid for signer in role_signers(context, "license")])
     raw = fix_payload(context, license_).to_bytes()
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
-    license_.key_id = signer.keyid
     _record(
         context,
         "license.intended",
         license_,
         payload_sha256=license_.payload_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
         revision=license_.revision,
     )
     context.session.flush()
     return license_
+
+
+def signed_by(license_: License, keyids: Sequence[str]) -> None:
+    """Fix the keys that a license will be signed with, the newest first."""
+    license_.key_id, *others = keyids
+    license_.also_signed_by = others
+
+
+def take_back_intent(context: Context, license_: License) -> None:
+    """Have a license that was not signed yet computed anew, and signed with other keys."""
+    _record(
+        context,
+        "license.intent-taken-back",
+        license_,
+        payload_sha256=license_.payload_sha256,
+        key_ids=license_.key_ids,
+    )
+    license_.revision = license_.payload = license_.payload_sha256 = None
+    license_.key_id, license_.also_signed_by = None, []
+    license_.issued_at = license_.expires_at = None
+    context.session.flush()
 
 
 def _require_intendable(context: Context, license_: License) -> None:
@@ -205,13 +227,15 @@ def sign_intent(context: Context, license_: License) -> bytes:
     """Sign a stored intent and verify the outcome as a router would.
 
     Raises:
-        SignerUnavailable: the chosen key cannot be used now.
+        SignerUnavailable: a chosen key cannot be used now.
         LicensingError: the signed document does not verify.
     """
-    if license_.payload is None or license_.key_id is None or license_.issued_at is None:
+    if license_.payload is None or not license_.key_ids or license_.issued_at is None:
         raise Conflict("The license has no intent to sign yet.")
-    signer = signer_of(context, license_.key_id)
-    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signer).to_bytes()
+    signers = [
+        signer_of(context, each, beside=place > 0) for place, each in enumerate(license_.key_ids)
+    ]
+    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signers).to_bytes()
     trust = KeysetTrust(current_keyset(context).document)
     verify_license(envelope, trust, unix(license_.issued_at))
     return envelope
@@ -221,7 +245,8 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
     """Store the verified signature and make the license visible; released already, change nothing.
 
     Raises:
-        Conflict: other bytes were released for this license, or it was revoked meanwhile.
+        Conflict: other bytes were released for this license, or it was revoked, or computed anew,
+            meanwhile.
     """
     license_ = context.session.get_one(License, license_id)
     lock_deployment(context.session, license_.deployment_id)
@@ -232,6 +257,8 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         return license_
     if license_.revoked_at is not None:
         raise Conflict("The license was revoked before it was issued.")
+    if Envelope.parse(envelope).payload != license_.payload:
+        raise Conflict("The license was computed anew while it was being signed.")
     license_.envelope = envelope
     license_.file_sha256 = sha256_hex(envelope)
     license_.released_at = context.at
@@ -244,7 +271,7 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         entitlement_id=license_.entitlement_id,
         payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
     )
     deployment = context.session.get_one(Deployment, license_.deployment_id)
     tell_members(
@@ -384,7 +411,7 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
         raise Conflict("The license is still being issued.")
     if license_.installed_marked_at is None:
         license_.installed_marked_at = context.at
-        _record(context, "license.marked-installed", license_)
+        record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,15 @@ ACTS: Final = {
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
     "instance.retired": "Router retired",
+    "key-change.finished": "Key change finished",
+    "key.added": "Key added",
+    "key.resumed": "Key signs again",
+    "key.stopped": "Key signs no more",
+    "keyset.intended": "Keyset computed",
     "keyset.published": "Keyset published",
     "license.downloaded": "License file downloaded",
     "license.intended": "License computed",
+    "license.intent-taken-back": "License to be computed anew",
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
     "license.requested": "License asked for",
@@ -53,6 +59,20 @@ ACTS: Final = {
 }
 
 
+KEY_ROLE_NAMES: Final = {
+    "license": "License keys sign licenses",
+    "lease": "Lease keys sign leases",
+    "revocation": "Revocation keys sign bundles",
+    "root": "Root keys sign keysets",
+}
+NEXT_STEPS: Final = {
+    "nothing": "Nothing",
+    "rotate": "Rotate: announce the next key",
+    "bring": "Bring it to every process that signs with it",
+    "wait": "Wait until every router has the keyset",
+    "retire": "Retire it: every router has the keyset",
+    "decide": "Approve or decline the compromise",
+}
 ACTORS: Final = {"staff": "staff", "system": "the portal"}
 
 
