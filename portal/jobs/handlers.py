@@ -6,6 +6,7 @@ from typing import Any
 
 from portal.domain.ports import Mail, Mailer, MailTemplates, MailUndelivered
 from portal.jobs.worker import Handler, Schedule
+from portal.services.acts.machinery import lapse_acts
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM, Transactions
@@ -79,9 +80,10 @@ class Handlers:
         publish_bundle(self._transactions, SYSTEM, only_if_due=True)
 
     def lapse(self) -> None:
-        """End what was not started in time, and look after the lines in which something is over."""
+        """End what nobody started or approved in time, and look after lines with ends."""
         with self._transactions.writing(SYSTEM) as context:
             end_lapsed(context)
+            lapse_acts(context)
             look_after_lines(context)
 
     def tidy(self) -> None:

@@ -295,7 +295,7 @@ def _lock(context: Context, act_id: str) -> Act:
     act = context.session.scalar(
         select(Act)
         .where(Act.id == act_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     if act is None:
