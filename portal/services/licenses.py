@@ -19,7 +19,7 @@ from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
-from portal.db.deployments import Deployment, lock_deployment
+from portal.db.deployments import lock_deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License, current_license, held_since
 from portal.db.session import clock_difference
@@ -30,9 +30,9 @@ from portal.domain.standing import Standing, standing_of
 from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
-from portal.services.emails import tell_members
 from portal.services.jobs import enqueue
 from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+from portal.services.notices import tell_released
 
 ISSUE_LICENSE: Final = "issue-license"
 MAX_CLOCK_DIFFERENCE_S: Final = 60
@@ -98,7 +98,7 @@ def store_intent(context: Context, license_id: str) -> License:
     context.session.refresh(license_)
     if license_.payload is not None:
         return license_
-    _require_sane_clock(context)
+    require_sane_clock(context)
     _make_live(context, context.session.get_one(Entitlement, license_.entitlement_id))
     signer = role_signer(context, "license")
     payload = _payload(context, license_, current_license(context.session, license_.deployment_id))
@@ -123,8 +123,12 @@ def store_intent(context: Context, license_id: str) -> License:
     return license_
 
 
-def _require_sane_clock(context: Context) -> None:
-    """Refuse to date documents by a clock that disagrees with the database's."""
+def require_sane_clock(context: Context) -> None:
+    """Refuse to act by a clock that disagrees with the database's, or was ahead before.
+
+    Raises:
+        Unavailable: the clock cannot be trusted.
+    """
     difference = clock_difference(context.session, context.at)
     if abs(difference) > MAX_CLOCK_DIFFERENCE_S:
         raise Unavailable(
@@ -264,21 +268,7 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         file_sha256=license_.file_sha256,
         key_id=license_.key_id,
     )
-    deployment = context.session.get_one(Deployment, license_.deployment_id)
-    tell_members(
-        context,
-        license_.account_id,
-        "license-issued",
-        {
-            "deployment": deployment.name,
-            "sku": license_.sku,
-            "license_id": license_.id,
-            "expires_at": license_.expires_at.isoformat() if license_.expires_at else "",
-            "url": f"{context.policy.origin}/account/licenses/{license_.id}",
-        },
-        "owner",
-        "operator",
-    )
+    tell_released(context, license_)
     context.session.flush()
     return license_
 
