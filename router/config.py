@@ -213,7 +213,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[Model, ...] = ()
 
 
-def load_config(path: Path, *, release: bool = False) -> Config:
+def load_config(path: Path, *, distribution: bool = False) -> Config:
     """Read and check a configuration file.
 
     Raises:
@@ -226,10 +226,10 @@ def load_config(path: Path, *, release: bool = False) -> Config:
         raise ConfigError(
             Problem(0, "", f"cannot read {path}: {error.strerror}; check path and permissions")
         ) from error
-    return parse_config(data, path.absolute().parent, release=release)
+    return parse_config(data, path.absolute().parent, distribution=distribution)
 
 
-def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
+def parse_config(data: bytes, base: Path, *, distribution: bool = False) -> Config:
     """Check a configuration; relative paths in it start at `base`.
 
     Raises:
@@ -242,8 +242,8 @@ def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
             enabled,
             "config rejects enabled: false; remove the line and install a valid license file",
         )
-    if file.values.get(dev) and release:
-        file.wrong(dev, "a release build refuses true; write false")
+    if file.values.get(dev) and distribution:
+        file.wrong(dev, "a distribution refuses true; write false")
     bundle = "server.license.revocation"
     if file.values.get(f"{bundle}.mode") == "file" and not file.values.get(f"{bundle}.path"):
         file.wrong(f"{bundle}.path", "is empty or missing; mode file needs the bundle's path")

@@ -2,7 +2,7 @@
 
     python -m devtools.simulator --directory /tmp/simulator
 
-Every key is a published test key, which release builds refuse.
+Every key is a published test key, which distributions refuse.
 """
 
 from devtools.simulator.faults import FAULTS, Faults

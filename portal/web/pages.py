@@ -18,12 +18,12 @@ from portal.web import (
     courier,
     deployments,
     dev_mail,
+    distributions,
     errors,
     health,
     instances,
     licenses,
     public,
-    releases,
     requests,
     security,
     sign_ins,
@@ -49,7 +49,7 @@ QUIET = ("static", "health.alive", "health.ready")
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
 """Served wherever people are: each of their surfaces stands by itself."""
 BY_SURFACE = {
-    "public": (public.blueprint, releases.blueprint),
+    "public": (public.blueprint, distributions.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,

@@ -18,7 +18,7 @@ from licensing.keys import Keyset, PublicKey
 from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, Verified, verify_keyset
 from router.clock import dated, unix_now
 from router.commands.report import say
-from router.documents.trust import EMBEDDED, accept, is_release
+from router.documents.trust import EMBEDDED, accept, is_distribution
 from router.errors import UsageError
 from router.files import read_file
 
@@ -130,13 +130,13 @@ def named_keyset(options: argparse.Namespace) -> Path | None:
 
 
 def keyset_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Return the keyset everything starts from, and a later one a release is told to use.
+    """Return the keyset to start from, and a later one that a distribution is told to use.
 
     Raises:
-        UsageError: a source checkout is told none.
+        UsageError: this is a source checkout, and no keyset is named.
     """
     named = named_keyset(options)
-    if is_release():
+    if is_distribution():
         return EMBEDDED, named
     if named is None:
         raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
@@ -144,7 +144,7 @@ def keyset_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def read_keyset(path: Path, at: int) -> Verified[Keyset]:
-    """Read a keyset and verify it under its own roots; a release, under those it carries too.
+    """Read a keyset and verify it under its own roots; a distribution also uses its embedded ones.
 
     Raises:
         RouterError: it cannot be read.
@@ -152,12 +152,16 @@ def read_keyset(path: Path, at: int) -> Verified[Keyset]:
     """
     data = read_file(path, "keyset")
     with _naming("keyset", path):
-        return accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
+        return (
+            accept(EMBEDDED.read_bytes(), data, at)
+            if is_distribution()
+            else verify_keyset(data, at)
+        )
 
 
 def names_trust(options: argparse.Namespace) -> bool:
-    """Say whether there is something to verify with; a release always has."""
-    return bool(options.public_key or named_keyset(options)) or is_release()
+    """Say whether there is something to verify with; a distribution always has its keyset."""
+    return bool(options.public_key or named_keyset(options)) or is_distribution()
 
 
 def open_trust(options: argparse.Namespace, at: int) -> Trust:

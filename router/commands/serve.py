@@ -20,7 +20,7 @@ from router.clock import Clock, SystemClock, unix_now
 from router.commands.options import CODE_VARIABLE, keyset_paths, read_keyset
 from router.commands.report import say
 from router.config import Config, load_config
-from router.documents.trust import is_release
+from router.documents.trust import is_distribution
 from router.errors import OK, RouterError
 from router.serve.guard import Guard
 from router.serve.surfaces import Surfaces
@@ -38,10 +38,10 @@ def run_serve(options: argparse.Namespace) -> int:
 
     Raises:
         ConfigError, UsageError: it cannot start like this.
-        LicensingError: the roots of this release did not sign the keyset that is named.
+        LicensingError: the roots of this distribution did not sign the named keyset.
         RouterError: the state is in use, the address is taken, or a file cannot be read.
     """
-    config = load_config(options.config, release=is_release())
+    config = load_config(options.config, distribution=is_distribution())
     base, offered = keyset_paths(options)
     if offered is not None:
         read_keyset(offered, unix_now())

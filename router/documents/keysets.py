@@ -1,7 +1,8 @@
 """Which keys the router trusts: the keyset it was given, and later versions from the portal.
 
-The base is the keyset built into a release, or the file that a source checkout is told to trust.
-Later versions come from the portal and are kept in the lease directory, one file per version:
+The base is the keyset built into a distribution, or the file that a source checkout is told to
+trust. Later versions come from the portal and are kept in the lease directory, one file per
+version:
 
     keyset-<version>.json
 
@@ -22,7 +23,7 @@ from licensing.envelope import MAX_KEYSET_BYTES
 from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid
 from licensing.keys import Keyset
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
-from router.documents.trust import is_release, refuse_test_keys
+from router.documents.trust import is_distribution, refuse_test_keys
 from router.files import read_at_most, write_atomically
 
 _NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
@@ -41,7 +42,7 @@ class Keysets:
     """Where later versions are kept; it need not exist."""
     log: Log
     offered: Path | None = None
-    """A later version that a release is told to use; the built-in roots must have signed it."""
+    """A later version that a distribution is told to use, signed by the built-in roots."""
     readable: bool = field(default=False, init=False)
     """Whether the base could be read last time."""
     error: LicensingError | None = field(default=None, init=False)
@@ -115,7 +116,7 @@ class Keysets:
 
 
 def _check(keyset: Keyset) -> None:
-    if is_release():
+    if is_distribution():
         refuse_test_keys(keyset)
 
 

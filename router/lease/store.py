@@ -32,7 +32,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from router.clock import FRESH_S, Clock
 from router.errors import StateError
-from router.files import remove_drafts, write_atomically
+from router.files import remove_partials, write_atomically
 
 SCHEMA: Final = 1
 STATE_FILE: Final = "lease-state.json"
@@ -229,7 +229,7 @@ class LeaseStore:
                 f"another process works in {self.directory}; stop it or wait"
             ) from error
         try:
-            remove_drafts(self.directory)
+            remove_partials(self.directory)
             yield self
         finally:
             os.close(descriptor)
