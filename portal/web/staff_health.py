@@ -1,4 +1,4 @@
-"""Staff: is the portal well, which keys are published, and the audit trail."""
+"""Staff: the portal's health, the published keys, and the audit trail."""
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
@@ -15,7 +15,7 @@ blueprint = Blueprint("staff_health", __name__, url_prefix="/staff")
 @blueprint.get("/health")
 @for_staff(roles.STAFF_READ)
 def overview() -> ResponseReturnValue:
-    """Show what is well and what is not, with how to mend it."""
+    """Show what works and what does not, and how to mend it."""
     with portal().transactions.reading(request_actor()) as context:
         found = health.findings(context, ("lease",))
     return render_template("staff/health.html", found=found)
@@ -24,7 +24,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/keys")
 @for_staff(roles.STAFF_READ)
 def published_keys() -> ResponseReturnValue:
-    """Show the keys as the current keyset publishes them."""
+    """Show the keys of the current keyset."""
     with portal().transactions.reading(request_actor()) as context:
         published = keys.list_keys(context)
     return render_template("staff/keys.html", published=published)

@@ -1,34 +1,34 @@
-"""What acts are called on pages."""
+"""The names of recorded acts on pages."""
 
 from typing import Final
 
 ACTS: Final = {
-    "account.created": "Account opened",
+    "account.created": "Account created",
     "bundle.published": "Revocation bundle published",
-    "deployment.created": "Deployment made",
-    "enrollment-code.created": "Enrollment code made",
+    "deployment.created": "Deployment created",
+    "enrollment-code.created": "Enrollment code created",
     "enrollment-code.revoked": "Enrollment code revoked",
     "entitlement.approved": "Terms approved",
     "entitlement.ended": "Terms ended",
     "entitlement.proposed": "Terms proposed",
-    "instance.chain-adopted": "Lease chain taken up again",
-    "instance.courier-answered": "Lease made for a router without a network",
+    "instance.chain-adopted": "Lease chain continued after a database restore",
+    "instance.courier-answered": "Lease issued by courier",
     "instance.enrolled": "Router enrolled",
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
     "instance.retired": "Router retired",
     "keyset.published": "Keyset published",
     "license.downloaded": "License file downloaded",
-    "license.intended": "License computed",
+    "license.intended": "License prepared",
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
-    "license.requested": "License asked for",
+    "license.requested": "License requested",
     "person.email-confirmed": "Address confirmed",
     "person.factor-removed": "Second factor removed",
     "person.factor-set-up": "Second factor set up",
     "person.password-changed": "Password changed",
     "person.recovery-code-used": "Recovery code used",
-    "person.reset-requested": "New password asked for",
+    "person.reset-requested": "Password reset requested",
     "person.sign-in-ended": "Sign-in ended",
     "person.signed-in": "Signed in",
     "person.signed-out": "Signed out",
@@ -36,9 +36,9 @@ ACTS: Final = {
     "request.approved": "Request approved",
     "request.declined": "Request declined",
     "request.granted-by-policy": "Request granted by policy",
-    "request.made": "Request made",
+    "request.made": "Request sent",
     "request.message-posted": "Message on a request",
-    "request.taken": "Request taken up",
+    "request.taken": "Request taken",
     "request.withdrawn": "Request withdrawn",
     "staff.created": "Staff person added",
 }
@@ -48,10 +48,10 @@ ACTORS: Final = {"staff": "staff", "system": "the portal"}
 
 
 def actor_name(kind: str) -> str | None:
-    """Return who acted, as customers read it, where no name is known; None for whoever else."""
+    """Return what customers read in place of an actor's name; None for other kinds of actor."""
     return ACTORS.get(kind)
 
 
 def act_name(action: str) -> str:
-    """Return an act as people read it; one that is no longer recorded keeps its name."""
+    """Return an act as people read it; an unknown act is shown by its code."""
     return ACTS.get(action, action)
