@@ -1,4 +1,4 @@
-"""Entitlements: the approved records licenses are issued from."""
+"""Entitlements: the approved records that licenses are issued from."""
 
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from portal.domain.terms import Terms
 
 
 class Entitlement(Base):
-    """What a deployment may have. Its terms are fixed when it is made; its instants tell its state.
+    """What a deployment may have. Its terms are fixed at creation; its instants tell its state.
 
     `ends_at` is the start and the term together; it is stored because the worker looks for
     entitlements by it.
@@ -28,11 +28,11 @@ class Entitlement(Base):
     request_id: Mapped[str | None] = mapped_column(ForeignKey("requests.id"), unique=True)
     terms: Mapped[Terms]
     budget_id: Mapped[str | None]
-    """Names the budget; None when the terms have none."""
+    """The id of the budget; None if the terms have none."""
     reason: Mapped[str]
     created_at: Mapped[datetime]
     created_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
-    """The staff person who proposed it; None for what a policy or a payment made."""
+    """The staff person who proposed it; None if a policy or a payment did."""
     approved_at: Mapped[datetime | None]
     approved_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     start_by_at: Mapped[datetime | None]
@@ -44,7 +44,7 @@ class Entitlement(Base):
 
     @hybrid_property
     def state(self) -> EntitlementState:
-        """How far it has come."""
+        """Its state."""
         if self.ended_at is not None:
             return EntitlementState.ENDED
         if self.starts_at is not None:
