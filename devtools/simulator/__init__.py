@@ -1,4 +1,4 @@
-"""A portal in memory, for whoever writes a router: it keeps the lease protocol and can fail on cue.
+"""A portal in memory, for router authors: it speaks the lease protocol and can fail on cue.
 
     python -m devtools.simulator --directory /tmp/simulator
 
