@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace a file atomically: after a crash it holds the old or the new content, complete.
 
     Raises:
-        OSError: the disk is full or the directory cannot be written; the old content stands.
+        OSError: the disk is full or the directory cannot be written; the old content stays.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_PARTIAL}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -29,7 +29,7 @@ def run_check_config(options: argparse.Namespace) -> int:
 
 
 def _described(config: Config) -> dict[str, Any]:
-    """Return what a configuration says, without hashes: safe to print."""
+    """Return the facts of a configuration without hashes, safe to print."""
     license_ = config.server.license
     return {
         "listen": f"{config.server.host}:{config.server.port}",
