@@ -1,4 +1,4 @@
-"""What the web tier is given, and the facts every request carries."""
+"""The web tier's collaborators, and the facts every request carries."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +12,7 @@ from portal.services.sign_ins import SignedIn
 
 @dataclass(frozen=True)
 class WebPortal:
-    """The web tier's collaborators, put together by the wiring."""
+    """The web tier's collaborators, assembled by the wiring."""
 
     settings: Settings
     transactions: Transactions
@@ -20,12 +20,12 @@ class WebPortal:
 
 
 def portal() -> WebPortal:
-    """Return the collaborators of the application that answers."""
+    """Return the collaborators of the current application."""
     return cast(WebPortal, current_app.extensions["portal"])
 
 
 def request_actor() -> Actor:
-    """Name who acts in this request: the person signed in, or nobody in particular."""
+    """Return who acts in this request: the person signed in, or nobody in particular."""
     who: SignedIn | None = g.get("signed_in")
     if who is None:
         return Actor("anonymous", None, g.address, g.request_id)
@@ -35,7 +35,7 @@ def request_actor() -> Actor:
 
 
 def signed_in() -> SignedIn:
-    """Return who is signed in. Only for routes whose access rule says somebody is."""
+    """Return who is signed in. Only for routes whose access rule requires it."""
     return cast(SignedIn, g.signed_in)
 
 
@@ -43,5 +43,5 @@ def account_id() -> str:
     """Return the account a customer is looking at."""
     place = signed_in().place
     if place is None:
-        raise LookupError("the access rule let somebody in who belongs to no account")
+        raise LookupError("the access rule admitted a person without an account")
     return place.account_id

@@ -1,4 +1,4 @@
-"""Staff: is the portal well, which keys are published, and the audit trail."""
+"""Staff: the portal's health, the published keys, and the audit trail."""
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
@@ -16,7 +16,7 @@ blueprint = Blueprint("staff_health", __name__, url_prefix="/staff")
 @blueprint.get("/health")
 @for_staff(roles.STAFF_READ)
 def overview() -> ResponseReturnValue:
-    """Show what is well and what is not, with how to mend it."""
+    """Show what works and what does not, and how to mend it."""
     with portal().transactions.reading(request_actor()) as context:
         found = health.findings(context, ("lease",))
     return render_template("staff/health.html", found=found)

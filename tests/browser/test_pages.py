@@ -351,7 +351,7 @@ def grant_nothing(page: Page) -> None:
 def grant_less(page: Page) -> None:
     page.get_by_label("Length in days").fill("14")
     page.get_by_label("Usage reporting").uncheck()
-    page.get_by_label("Words to the customer").fill("Two weeks suit the volume you named.")
+    page.get_by_label("Message to the customer").fill("Two weeks suit the volume you named.")
     press(page, "Preview")
 
 

@@ -113,7 +113,7 @@ class House:
             "filename": "img/mark.svg",
             "version": 1,
             "name": "license.json",
-            "release": "smart-router-license-0.1.0-py311-linux_x86_64.tar.gz",
+            "distribution": "smart-router-license-0.1.0-py311-linux_x86_64.tar.gz",
         }
         return re.sub(
             r"<(?:[^:<>]+:)?([a-z_]+)>", lambda found: str(values[found.group(1)]), rule.rule
@@ -289,8 +289,8 @@ def test_every_page_of_every_role_is_well_formed(house: House, app: Served) -> N
             if rule.endpoint in (
                 "licenses.download",
                 "courier.download",
-                "releases.download",
-                "releases.sums",
+                "distributions.download",
+                "distributions.sums",
             ):
                 continue
             if expected(who, access) == "in":

@@ -12,10 +12,10 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, request_issue
 from portal.services.requests import decline_request, post_message, staff_request
 from portal.services.sign_ins import begin
 from tests.factories.accounts import (
@@ -25,6 +25,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
+from tests.factories.acts import do, newest
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -106,11 +107,8 @@ class House:
 
     def _add_to_deployment(self, number: int) -> None:
         """Add a license, a router and a code to the first deployment, a message to its request."""
-        with self._transactions.writing(COMMAND) as context:
-            asked = request_issue(context, self._entitlement.id, cause=f"again {number}")
-        issue_license(self._transactions, asked.id, COMMAND)
-        with self._transactions.reading(COMMAND) as context:
-            self._license = context.session.get_one(License, asked.id)
+        do(self._transactions, REPLACE, self._license.id, None)
+        self._license = newest(self._transactions, self._license.deployment_id)
         self._enroll(self._license, f"router {number}")
         with self._transactions.writing(COMMAND) as context:
             for author, audience in (
