@@ -30,6 +30,7 @@ from portal.web import (
     sign_ups,
     staff_accounts,
     staff_health,
+    staff_keys,
     staff_licenses,
     staff_requests,
 )
@@ -63,6 +64,7 @@ BY_SURFACE = {
         staff_accounts.blueprint,
         staff_licenses.blueprint,
         staff_health.blueprint,
+        staff_keys.blueprint,
     ),
 }
 

@@ -70,6 +70,11 @@ KEY_ROLE_NAMES: Final = {
     "revocation": "Revocation keys sign bundles",
     "root": "Root keys sign keysets",
 }
+KEY_CHANGE_NAMES: Final = {
+    "rotate-key": "Announce the next key",
+    "retire-key": "Retire a key",
+    "compromise-key": "Mark a key as compromised",
+}
 NEXT_STEPS: Final = {
     "nothing": "Nothing",
     "rotate": "Rotate: announce the next key",

@@ -10,6 +10,9 @@ from devtools.access import MATRIX, access_matrix
 from devtools.access import rules_of as routes_of
 from portal.db.base import Base
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES, account_permissions, staff_permissions
+from portal.services.acts import machinery
+from portal.services.acts.keys import ROTATE_KEY, RotateKey
+from portal.services.acts.kinds import Ask
 from portal.services.context import Actor, Transactions
 from portal.services.enrollments import enroll
 from portal.web.access import Rule
@@ -81,6 +84,10 @@ class House:
             person = make_staff(transactions, f"{role}@vendor.test", role)
             set_up_factor(transactions, person.id)
         make_staff(transactions, "pending@vendor.test", "admin", "approver")
+        kim = make_staff(transactions, "kim@vendor.test", "keys")
+        with transactions.writing(COMMAND) as context:
+            ask = Ask(subject_id="license", params=RotateKey(), reason="a drill", by=kim.id)
+            self.act_id = machinery.submit(context, ROTATE_KEY, ask).id
 
     def visitor(self, who: str) -> Visitor:
         """Return a browser of somebody."""
@@ -109,6 +116,7 @@ class House:
             "code_id": "enc_00000000000000000000000000",
             "public_id": "sgn_00000000000000000000000000",
             "token": "0" * 43,
+            "act_id": self.act_id,
             "topic": "verify",
             "filename": "img/mark.svg",
             "version": 1,
