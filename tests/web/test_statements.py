@@ -12,10 +12,12 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.domain.succession import Hurry
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, request_issue
+from portal.services.licenses import issue_license
+from portal.services.lines import ask_license
 from portal.services.requests import decline_request, post_message, staff_request
 from portal.services.sign_ins import begin
 from tests.factories.accounts import (
@@ -107,7 +109,7 @@ class House:
     def _add_to_deployment(self, number: int) -> None:
         """Add a license, a router and a code to the first deployment, a message to its request."""
         with self._transactions.writing(COMMAND) as context:
-            asked = request_issue(context, self._entitlement.id, cause=f"again {number}")
+            asked = ask_license(context, self._entitlement.id, f"again {number}", Hurry.NONE)
         issue_license(self._transactions, asked.id, COMMAND)
         with self._transactions.reading(COMMAND) as context:
             self._license = context.session.get_one(License, asked.id)
