@@ -39,6 +39,8 @@ class Member(Base):
     role: Mapped[str]
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
+    reminders_off_at: Mapped[datetime | None]
+    """When the person declined this account's reminders; None: they get them."""
 
 
 def lock_account(session: Session, account_id: str) -> Account | None:

@@ -20,6 +20,7 @@ REQUESTS_MAKE: Final = "requests.make"
 # Permissions of staff.
 STAFF_READ: Final = "staff.read"
 NOTES_WRITE: Final = "notes.write"
+EMAILS_RESEND: Final = "emails.resend"
 REQUESTS_DECIDE: Final = "requests.decide"
 ENTITLEMENTS_APPROVE: Final = "entitlements.approve"
 HOLDS_MANAGE: Final = "holds.manage"
@@ -57,9 +58,16 @@ ACCOUNT_ROLES: Final[dict[str, frozenset[str]]] = {
 }
 
 STAFF_ROLES: Final[dict[str, frozenset[str]]] = {
-    "support": frozenset({STAFF_READ, NOTES_WRITE}),
+    "support": frozenset({STAFF_READ, NOTES_WRITE, EMAILS_RESEND}),
     "approver": frozenset(
-        {STAFF_READ, NOTES_WRITE, REQUESTS_DECIDE, ENTITLEMENTS_APPROVE, HOLDS_MANAGE}
+        {
+            STAFF_READ,
+            NOTES_WRITE,
+            EMAILS_RESEND,
+            REQUESTS_DECIDE,
+            ENTITLEMENTS_APPROVE,
+            HOLDS_MANAGE,
+        }
     ),
     "keys": frozenset({STAFF_READ, KEYS_MANAGE}),
     "admin": frozenset({STAFF_READ, PEOPLE_MANAGE}),

@@ -10,10 +10,17 @@ from portal.services.acts.machinery import lapse_acts
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM, Transactions
-from portal.services.emails import SEND_EMAIL, note_sent, note_undelivered, open_letter
+from portal.services.emails import (
+    SEND_EMAIL,
+    note_sent,
+    note_undelivered,
+    note_withdrawn,
+    open_letter,
+)
 from portal.services.entitlements import end_lapsed
 from portal.services.licenses import issue_license
 from portal.services.lines import FOLLOW_LINE, ISSUE_LICENSE, follow, look_after_lines
+from portal.services.reminders import tell_due, why_outdated
 from portal.services.tidy import tidy
 
 
@@ -37,6 +44,7 @@ class Handlers:
             Schedule("audit-seal", timedelta(seconds=1), self.seal),
             Schedule("bundle", timedelta(minutes=1), self.publish),
             Schedule("lapse", timedelta(minutes=1), self.lapse),
+            Schedule("notices", timedelta(minutes=1), self.notify),
             Schedule("tidy", timedelta(hours=1), self.tidy),
         ]
 
@@ -52,16 +60,25 @@ class Handlers:
     def send(self, payload: Mapping[str, Any]) -> None:
         """Render and send a queued mail, then erase the secret it carried.
 
+        One that says what is no longer true is withdrawn instead.
+
         Raises:
             MailUndelivered: try again later; the reason stands in the mail's row.
         """
         email_id = str(payload["email_id"])
         with self._transactions.reading(SYSTEM) as context:
             letter = open_letter(context, email_id)
+            outdated = None if letter is None else why_outdated(context, email_id)
         if letter is None:
             return
+        if outdated is not None:
+            with self._transactions.writing(SYSTEM) as context:
+                note_withdrawn(context, email_id, outdated)
+            return
         rendered = self._templates.render(letter.template, letter.facts)
-        mail = Mail(letter.to_address, rendered.subject, rendered.text, rendered.html)
+        mail = Mail(
+            letter.to_address, rendered.subject, rendered.text, rendered.html, letter.headers
+        )
         try:
             self._mailer.send(mail)
         except MailUndelivered as error:
@@ -85,6 +102,10 @@ class Handlers:
             end_lapsed(context)
             lapse_acts(context)
             look_after_lines(context)
+
+    def notify(self) -> None:
+        """Tell what is due of licenses: expiry ahead, budgets, files to install."""
+        tell_due(self._transactions)
 
     def tidy(self) -> None:
         """Remove what nobody needs any more."""

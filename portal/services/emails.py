@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -10,8 +11,10 @@ from portal.db.accounts import Member
 from portal.db.emails import Email
 from portal.db.people import Person, StaffRole
 from portal.domain.identifiers import EMAIL, new_id
+from portal.domain.mails import is_reminder
 from portal.services.context import Context
 from portal.services.jobs import enqueue
+from portal.services.opt_outs import unsubscribe_link
 
 SEND_EMAIL: Final = "send-email"
 LONGEST_ERROR: Final = 500
@@ -24,6 +27,7 @@ class Letter:
     to_address: str
     template: str
     facts: Mapping[str, object] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def queue_email(
@@ -63,8 +67,11 @@ def queue_email(
 def tell_members(
     context: Context, account_id: str, template: str, facts: dict[str, Any], *roles: str
 ) -> None:
-    """Queue a message to each member of an account who holds one of these roles."""
-    people = context.session.scalars(
+    """Queue a message to each member of an account who holds one of these roles.
+
+    A reminder goes to those alone who have not declined the account's reminders.
+    """
+    people = (
         select(Person)
         .join(Member, Member.person_id == Person.id)
         .where(
@@ -75,7 +82,9 @@ def tell_members(
         )
         .order_by(Person.id)
     )
-    for person in people:
+    if is_reminder(template):
+        people = people.where(Member.reminders_off_at.is_(None))
+    for person in context.session.scalars(people):
         queue_email(
             context,
             template,
@@ -104,14 +113,28 @@ def tell_staff(context: Context, template: str, facts: dict[str, Any], *roles: s
 
 
 def open_letter(context: Context, email_id: str) -> Letter | None:
-    """Return a queued message with its secret in clear; None when it was sent already."""
+    """Return a queued message with its secret in clear; None when it was sent or withdrawn.
+
+    The template also gets the instant of sending as `sent_at`, and a reminder the address to
+    decline further ones at as `unsubscribe_url`.
+    """
     email = context.session.get_one(Email, email_id)
-    if email.state == "sent":
+    if email.state in ("sent", "withdrawn"):
         return None
-    facts: dict[str, object] = dict(email.facts)
+    facts = shown_facts(email, context.at)
+    headers = {}
     if email.sealed_secret is not None:
         facts["secret"] = context.ports.secrets.open(email.sealed_secret, email.id).decode()
-    return Letter(email.to_address, email.template, facts)
+    if is_reminder(email.template) and email.person_id and email.account_id:
+        link = unsubscribe_link(context, email.person_id, email.account_id)
+        facts["unsubscribe_url"] = link
+        headers["List-Unsubscribe"] = f"<{link}>"
+    return Letter(email.to_address, email.template, facts, headers)
+
+
+def shown_facts(email: Email, at: datetime) -> dict[str, object]:
+    """Return what the template is given of a message sent at `at`, without any secret."""
+    return {"sent_at": at.isoformat(), **email.facts}
 
 
 def note_sent(context: Context, email_id: str) -> None:
@@ -119,6 +142,7 @@ def note_sent(context: Context, email_id: str) -> None:
     email = context.session.get_one(Email, email_id)
     email.state = "sent"
     email.sent_at = context.at
+    email.attempts += 1
     email.sealed_secret = None
     email.last_error = None
 
@@ -127,4 +151,13 @@ def note_undelivered(context: Context, email_id: str, why: str) -> None:
     """Note why a message could not be sent; it is tried again."""
     email = context.session.get_one(Email, email_id)
     email.state = "failed"
+    email.attempts += 1
+    email.last_error = why[:LONGEST_ERROR]
+
+
+def note_withdrawn(context: Context, email_id: str, why: str) -> None:
+    """Note why a message is not sent any more."""
+    email = context.session.get_one(Email, email_id)
+    email.state = "withdrawn"
+    email.sealed_secret = None
     email.last_error = why[:LONGEST_ERROR]

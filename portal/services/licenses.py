@@ -20,7 +20,7 @@ from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
-from portal.db.deployments import Deployment, lock_deployment
+from portal.db.deployments import lock_deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
@@ -32,9 +32,9 @@ from portal.domain.succession import Hurry, overlap
 from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
-from portal.services.emails import tell_members
 from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
 from portal.services.lines import ask_license, begin, follow, load_line, set_term
+from portal.services.notices import tell_released
 
 MAX_CLOCK_DIFFERENCE_S: Final = 60
 
@@ -86,7 +86,7 @@ def store_intent(context: Context, license_id: str) -> License:
     if license_.payload is not None:
         return license_
     _require_intendable(context, license_)
-    _require_sane_clock(context)
+    require_sane_clock(context)
     _date_evaluation(context, license_)
     if not license_.key_ids:
         signed_by(license_, [signer.keyid for signer in role_signers(context, "license")])
@@ -144,8 +144,12 @@ def _require_intendable(context: Context, license_: License) -> None:
         raise Unavailable(f"{before} is being issued; this license follows it.")
 
 
-def _require_sane_clock(context: Context) -> None:
-    """Refuse to date documents by a clock that disagrees with the database's."""
+def require_sane_clock(context: Context) -> None:
+    """Refuse to act by a clock that disagrees with the database's, or was ahead before.
+
+    Raises:
+        Unavailable: the clock cannot be trusted.
+    """
     difference = clock_difference(context.session, context.at)
     if abs(difference) > MAX_CLOCK_DIFFERENCE_S:
         raise Unavailable(
@@ -273,21 +277,7 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         file_sha256=license_.file_sha256,
         key_ids=license_.key_ids,
     )
-    deployment = context.session.get_one(Deployment, license_.deployment_id)
-    tell_members(
-        context,
-        license_.account_id,
-        "license-issued",
-        {
-            "deployment": deployment.name,
-            "sku": license_.sku,
-            "license_id": license_.id,
-            "expires_at": license_.expires_at.isoformat() if license_.expires_at else "",
-            "url": f"{context.policy.origin}/account/licenses/{license_.id}",
-        },
-        "owner",
-        "operator",
-    )
+    tell_released(context, license_)
     context.session.flush()
     return license_
 

@@ -46,6 +46,8 @@ ACTS: Final = {
     "person.factor-set-up": "Second factor set up",
     "person.password-changed": "Password changed",
     "person.recovery-code-used": "Recovery code used",
+    "person.reminders-resumed": "Reminders switched on",
+    "person.reminders-stopped": "Reminders declined",
     "person.reset-requested": "New password asked for",
     "person.sign-in-ended": "Sign-in ended",
     "person.signed-in": "Signed in",

@@ -134,6 +134,7 @@ def submit(context: Context, kind: Kind, ask: Ask, *, seen: str | None = None) -
     context.session.add(act)
     context.session.flush()
     if now.needs_two:
+        kind.waits(context, ask)
         _record(context, "act.submitted", act)
         return act
     _do(context, kind, ask, act)
@@ -229,6 +230,8 @@ def decline(context: Context, act_id: str, *, by: str, reason: str) -> Act:
         raise Invalid("Say why.", field="reason")
     _move(context, act, ActState.DECLINED, by)
     act.decision_note = clean_text(reason, "reason")
+    kind, ask = _of(act)
+    kind.dropped(context, ask)
     _record(context, "act.declined", act, why=act.decision_note)
     context.session.flush()
     return act
@@ -244,6 +247,8 @@ def lapse_acts(context: Context) -> int:
         act = _lock(context, act_id)
         if act.state in waiting:
             act.state, act.decided_at = ActState.LAPSED, context.at
+            kind, ask = _of(act)
+            kind.dropped(context, ask)
             _record(context, "act.lapsed", act)
     return len(ids)
 

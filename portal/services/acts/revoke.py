@@ -11,13 +11,15 @@ from portal.db.turns import take_turn
 from portal.domain.acts import REVOKING_ALONE, REVOKING_SPAN, ActState
 from portal.domain.entitlements import EndCause, EntitlementState
 from portal.domain.errors import Conflict
+from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
 from portal.domain.standing import RevokedReason
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import has_contract, license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.lines import end_grant
+from portal.services.lines import end_grant, newest_license
+from portal.services.notices import tell_license_changed
 
 REVOKING: Final = ("revoke", "end")
 """The kinds of act that can revoke licenses."""
@@ -79,6 +81,9 @@ def revoke_licenses(
             because=because.value,
         )
     context.session.flush()
+    newest = newest_license(context, deployment_id)
+    if newest is not None and newest.id in {row.id for row in rows}:
+        tell_license_changed(context, newest, NoticeKind.REVOKED)
     return len(rows)
 
 
