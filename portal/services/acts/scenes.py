@@ -60,7 +60,10 @@ def line_of(context: Context, ask: Ask) -> tuple[License, Line]:
         NotFound: there is no such license.
     """
     license_ = find_license(context, ask.subject_id)
-    return license_, lock_line(context, license_.deployment_id)
+    line = lock_line(context, license_.deployment_id)
+    # It was read before its line was held.
+    context.session.refresh(license_)
+    return license_, line
 
 
 def has_contract(line: Line) -> bool:
