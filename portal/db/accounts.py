@@ -44,7 +44,7 @@ class Member(Base):
 
 
 def lock_account(session: Session, account_id: str) -> Account | None:
-    """Read an account and hold its row until the unit of work ends."""
+    """Read an account and hold its row, but not its key, until the unit of work ends."""
     return session.scalar(
         select(Account)
         .where(Account.id == account_id)

@@ -21,7 +21,11 @@ class Deployment(Base):
 
 
 def lock_deployment(session: Session, deployment_id: str) -> Deployment | None:
-    """Read a deployment and hold its row until the unit of work ends."""
+    """Read a deployment and hold its row until the unit of work ends.
+
+    Its key is not held: whoever writes rows that refer to it goes on, so that two units that hold
+    an account and a deployment of it never wait for each other.
+    """
     return session.scalar(
         select(Deployment)
         .where(Deployment.id == deployment_id)

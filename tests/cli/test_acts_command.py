@@ -10,7 +10,7 @@ from licensing.revocation import RevocationBundle
 from portal.cli.wired import COMMAND
 from portal.db.bundles import latest_bundle
 from portal.db.licenses import License
-from tests.cli.test_portal_command import Operator, nobody, operator
+from tests.cli.test_portal_command import Operator, nobody, one_object, operator
 
 __all__ = ["nobody", "operator"]
 
@@ -130,7 +130,8 @@ def test_an_act_is_declined_and_one_that_went_stale_goes_back(
     assert declined == {"act_id": first["act_id"], "status": "declined"}
     second = operator.ask("license", "renew", license_, *WHY)
     operator.ask("license", "suspend", license_, "--cause", "abuse", *WHY)
-    operator.refused(4, "stale-preview", "act", "approve", second["act_id"], "--by", BEN)
+    stale = operator.run("act", "approve", second["act_id"], "--by", BEN, "--json")
+    assert (stale.exit_code, one_object(stale)["error"]["code"]) == (4, "stale-preview")
     (returned,) = operator.ask("act", "list")["acts"]
     assert (returned["act_id"], returned["status"]) == (second["act_id"], "returned")
 

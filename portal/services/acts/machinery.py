@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import select, update
 
 from portal.db.acts import Act
+from portal.db.people import Person
 from portal.domain.acts import LAPSES_AFTER, ActState
 from portal.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.domain.identifiers import ACT, new_id
@@ -25,6 +26,7 @@ from portal.services.acts.kinds import Ask, Kind, Outcome, Scene
 from portal.services.acts.registry import KINDS
 from portal.services.audit import record
 from portal.services.context import Context
+from portal.services.staff import require_staff_permission
 
 MOST_LISTED: Final = 200
 
@@ -158,7 +160,8 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
     `returned` with the new preview, and `require_fresh` says so once that is committed.
 
     Raises:
-        NotFound, Forbidden: there is none, or the person is its first.
+        NotFound: there is none.
+        Forbidden: the person is its first, or one of the two may not do this, or no longer.
         Conflict: it does not wait any more.
         Stale: what this person saw no longer holds.
     """
@@ -166,6 +169,8 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
     if act.submitted_by == by:
         raise Forbidden("A second, different person has to approve this act.")
     kind, ask = _of(act)
+    for person_id in (by, act.submitted_by):
+        _require_permitted(context, person_id, kind.permission)
     now = _preview(context, kind, ask, kind.scene(context, ask))
     _move(context, act, ActState.DONE, by)
     if now.fingerprint != act.fingerprint:
@@ -178,6 +183,20 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
         raise Stale(act.preview)
     _do(context, kind, ask, act)
     return act
+
+
+def _require_permitted(context: Context, person_id: str | None, permission: str) -> None:
+    """Require that a person may still do this; commerce, which is nobody, always may.
+
+    Raises:
+        Forbidden: they were dismissed, or no role of theirs permits it any more.
+    """
+    if person_id is None:
+        return
+    person = context.session.get_one(Person, person_id, populate_existing=True)
+    if person.disabled_at is not None:
+        raise Forbidden(f"{person.name} may no longer do this.")
+    require_staff_permission(context, person, permission)
 
 
 def require_fresh(act: Act) -> Act:

@@ -19,6 +19,7 @@ from portal.services.acts.renew import RENEW
 from portal.services.acts.replace import REPLACE
 from portal.services.acts.revoke import REVOKE
 from portal.services.acts.suspend import SUSPEND
+from portal.services.acts.top_up import TOP_UP
 from portal.services.context import Transactions
 from portal.services.licenses import issue_pending, request_issue
 from portal.services.lines import load_line
@@ -105,6 +106,21 @@ def test_approving_a_renewal_while_it_is_revoked_leaves_nothing_live(
         assert state_of(transactions, newest(transactions, site.deployment.id).id) == "revoked"
     else:
         assert line.coming is not None
+
+
+@pytest.mark.parametrize("_round", range(3))
+def test_a_top_up_while_it_is_revoked_leaves_nothing_live(
+    transactions: Transactions, site: Site, pilot: License, _round: int
+) -> None:
+    outcomes = at_once(
+        attempt(transactions, TOP_UP, pilot.id, site.ann, sku="credit-pack-5m"),
+        attempt(transactions, REVOKE, pilot.id, site.ben),
+    )
+    assert isinstance(outcomes[1], Act)
+    issue_pending(transactions, site.deployment.id, COMMAND)
+    with transactions.reading(COMMAND) as context:
+        assert load_line(context, site.deployment.id).live == ()
+    assert state_of(transactions, newest(transactions, site.deployment.id).id) == "revoked"
 
 
 @pytest.mark.parametrize("_round", range(3))
