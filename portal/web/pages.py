@@ -22,6 +22,7 @@ from portal.web import (
     health,
     instances,
     licenses,
+    opt_outs,
     public,
     releases,
     requests,
@@ -29,6 +30,7 @@ from portal.web import (
     sign_ins,
     sign_ups,
     staff_accounts,
+    staff_emails,
     staff_health,
     staff_licenses,
     staff_requests,
@@ -49,7 +51,7 @@ QUIET = ("static", "health.alive", "health.ready")
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
 """Served wherever people are: each of their surfaces stands by itself."""
 BY_SURFACE = {
-    "public": (public.blueprint, releases.blueprint),
+    "public": (public.blueprint, releases.blueprint, opt_outs.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,
@@ -62,6 +64,7 @@ BY_SURFACE = {
         staff_requests.blueprint,
         staff_accounts.blueprint,
         staff_licenses.blueprint,
+        staff_emails.blueprint,
         staff_health.blueprint,
     ),
 }

@@ -6,6 +6,7 @@ ACTS: Final = {
     "account.created": "Account opened",
     "bundle.published": "Revocation bundle published",
     "deployment.created": "Deployment made",
+    "email.resent": "E-mail sent again",
     "enrollment-code.created": "Enrollment code made",
     "enrollment-code.revoked": "Enrollment code revoked",
     "entitlement.approved": "Terms approved",
