@@ -4,8 +4,14 @@ import argparse
 import os
 import sys
 
-from devtools.people import STAFF_EMAIL, current_code
-from portal.config import BadSetting, load_settings
+from devtools.people import STAFF_EMAIL, current_code, password_file
+from portal.config import BadSetting, Settings, load_settings
+
+
+def _code(settings: Settings, email: str) -> str:
+    if not password_file(settings).exists():
+        raise LookupError("this is not a development portal; `make run` creates one")
+    return current_code(settings, email)
 
 
 def main() -> int:
@@ -15,7 +21,7 @@ def main() -> int:
     email = parser.parse_args().email or STAFF_EMAIL
     os.environ["PORTAL_DEV"] = "1"
     try:
-        print(current_code(load_settings(), email))
+        print(_code(load_settings(), email))
     except (BadSetting, LookupError) as error:
         print(f"make totp: {error}", file=sys.stderr)
         return 2

@@ -221,6 +221,11 @@ class Keyset(Document, frozen=True, kw_only=True, dict=True):
         """The roots by their key id."""
         return MappingProxyType({root.keyid: root for root in self.roots})
 
+    @cached_property
+    def compromised(self) -> frozenset[str]:
+        """The key ids that vouch for nothing."""
+        return frozenset(key.keyid for key in self.keys if key.status == "compromised")
+
     def find(self, keyid: str, role: str) -> Key | None:
         """Return the key of this id if it has this role, whatever its status."""
         key = self.by_keyid.get(keyid)

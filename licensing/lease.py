@@ -31,7 +31,8 @@ from licensing.names import LEASE_TYPE
 class Lease(Document, frozen=True, kw_only=True):
     """A `lease.v1` payload. Times are Unix seconds.
 
-    `features` and `limits` can only narrow the license's; `budget` replaces it.
+    `features` and `limits` can only narrow the license's; `budget` replaces it. How far a lease may
+    go is said by `licensing.bounds`.
     """
 
     PAYLOAD_TYPE: ClassVar[str] = LEASE_TYPE

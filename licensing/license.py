@@ -121,3 +121,12 @@ class License(Document, frozen=True, kw_only=True):
             (self.mode == "lease") == (self.lease is not None),
             "lease terms stand exactly when the mode is lease",
         )
+
+    @property
+    def budget_period_s(self) -> int | None:
+        """How many seconds must pass before leases may bring another new budget id.
+
+        None: they may bring none. `ext` says it, so what is no positive integer permits nothing.
+        """
+        value = (self.ext or {}).get("budget_period_s")
+        return value if type(value) is int and value > 0 else None

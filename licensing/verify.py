@@ -162,9 +162,14 @@ class Verified(Generic[D]):
 
     document: D
     envelope: Envelope
-    keyid: str
-    """The key whose signature counted."""
+    keyids: tuple[str, ...]
+    """The keys whose signatures counted, in the order of the envelope; of a keyset, the roots."""
     payload_sha256: str
+
+    @property
+    def keyid(self) -> str:
+        """The first key whose signature counted."""
+        return self.keyids[0]
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,8 @@ class Report:
     """Every check that could be answered, in order."""
     bundle: RevocationBundle | None = None
     """Of those at hand, the highest version that verifies."""
+    bundle_keyids: tuple[str, ...] = ()
+    """The keys that vouch for that bundle."""
     memory: BundleMemory = NO_BUNDLE
     """What is known of the issuer's bundles with those at hand."""
     warning: LicensingError | None = None
@@ -316,12 +323,12 @@ def _check_origin(document: License | Lease | RevocationBundle | Keyset, issuer:
         raise WrongProduct(f"for {document.product}, not {PRODUCT}")
 
 
-def _valid_keyid(good: list[tuple[str, TrustedKey]], issued_at: int) -> str:
-    """Row 7: the first signer that counts."""
-    for keyid, key in good:
-        if key.covers(issued_at):
-            return keyid
-    raise KeyNotValid("the signing key is compromised or was not valid at issued_at")
+def _valid_keyids(good: list[tuple[str, TrustedKey]], issued_at: int) -> tuple[str, ...]:
+    """Row 7: the signers that count."""
+    valid = tuple(keyid for keyid, key in good if key.covers(issued_at))
+    if not valid:
+        raise KeyNotValid("the signing key is compromised or was not valid at issued_at")
+    return valid
 
 
 def _verify_signed(
@@ -332,8 +339,8 @@ def _verify_signed(
     good = _signers(envelope, trust, role)
     document = model.parse(envelope.payload)
     _check_origin(document, trust.issuer)
-    keyid = _valid_keyid(good, document.issued_at)
-    return Verified(document, envelope, keyid, sha256_hex(envelope.payload))
+    keyids = _valid_keyids(good, document.issued_at)
+    return Verified(document, envelope, keyids, sha256_hex(envelope.payload))
 
 
 def _check_issued(document: Document, at: int) -> None:
@@ -378,19 +385,20 @@ def _check_entry(entry: RevocationEntry | None, at: int) -> None:
 
 def _read_bundles(
     files: Sequence[bytes], trust: Trust, at: int, memory: BundleMemory, license_id: str
-) -> tuple[RevocationBundle | None, LicensingError | None, BundleMemory]:
+) -> tuple[Verified[RevocationBundle] | None, LicensingError | None, BundleMemory]:
     """Return the highest version that verifies, else why there is none; and what is known then."""
-    best: RevocationBundle | None = None
+    best: Verified[RevocationBundle] | None = None
     error: LicensingError | None = None
     for data in files:
         try:
-            bundle = verify_bundle(data, trust, at, require_current=False).document
+            verified = verify_bundle(data, trust, at, require_current=False)
         except LicensingError as failure:
             error = error or failure
             continue
+        bundle = verified.document
         memory = memory.seen(bundle, sha256_hex(data), license_id)
-        if best is None or bundle.version > best.version:
-            best = bundle
+        if best is None or bundle.version > best.document.version:
+            best = verified
     return best, error if best is None else None, memory
 
 
@@ -462,10 +470,10 @@ def examine_license(
     if license_ is None:
         return Report(checks=tuple(checks))
     ask(6, "origin", lambda: _check_origin(license_, trust.issuer))
-    keyid = ask(7, "key", lambda: _valid_keyid(good, license_.issued_at)) if good else None
+    keyids = ask(7, "key", lambda: _valid_keyids(good, license_.issued_at)) if good else None
     verified = None
-    if keyid is not None and all(check.error is None for check in checks):
-        verified = Verified(license_, envelope, keyid, sha256_hex(envelope.payload))
+    if keyids is not None and all(check.error is None for check in checks):
+        verified = Verified(license_, envelope, keyids, sha256_hex(envelope.payload))
     ask(8, "keyset", lambda: _check_keyset(trust, license_.min_keyset_version))
     ask(9, "time", lambda: _check_time(license_, at))
     if fingerprint is not None:
@@ -477,7 +485,8 @@ def examine_license(
     ask(11, "keyset-floor", lambda: _check_floor(keys, trust.version, seen.keyset_version))
 
     ours, floor = license_.license_id, seen.bundle.version
-    bundle, unread, memory = _read_bundles(bundles, trust, at, seen.bundle, ours)
+    best, unread, memory = _read_bundles(bundles, trust, at, seen.bundle, ours)
+    bundle = None if best is None else best.document
     entry = memory.entries.get(ours)
     if bundle is not None or entry is not None:
         ask(12, "revocation", lambda: _check_entry(entry, at))
@@ -488,7 +497,8 @@ def examine_license(
         ends.append((entry.effective_at, entry.status))
     if bundle is not None and policy.closes(license_):
         ends.append((bundle.expires_at, "revocation-unusable"))
-    return Report(verified, tuple(checks), bundle, memory, warning, tuple(ends))
+    keyids = () if best is None else best.keyids
+    return Report(verified, tuple(checks), bundle, keyids, memory, warning, tuple(ends))
 
 
 def verify_license(
@@ -557,7 +567,8 @@ def verify_keyset(data: bytes, at: int, *, held: Keyset | None = None) -> Verifi
         if len(signers) < judge.root_threshold:
             raise KeyNotValid(f"{len(signers)} roots signed; {judge.root_threshold} are needed")
     _check_issued(keyset, at)
-    return Verified(keyset, envelope, good[0][0][0], sha256_hex(envelope.payload))
+    roots = tuple(keyid for keyid, _ in good[0])
+    return Verified(keyset, envelope, roots, sha256_hex(envelope.payload))
 
 
 def verify_keyset_update(
@@ -606,7 +617,7 @@ def verify_request(envelope: Envelope, model: type[R], key: PublicKey) -> Verifi
     only_signature(envelope)
     _good_signatures(envelope, {key.keyid: key}.get, "instance key")
     document = model.parse(envelope.payload)
-    return Verified(document, envelope, key.keyid, sha256_hex(envelope.payload))
+    return Verified(document, envelope, (key.keyid,), sha256_hex(envelope.payload))
 
 
 def verify_enrollment(envelope: Envelope) -> Verified[EnrollmentRequest]:

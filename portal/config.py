@@ -35,6 +35,36 @@ class BadSetting(Exception):
 
 
 @dataclass(frozen=True)
+class KeeperSettings:
+    """Where keepers of signing keys are, and the files of the secrets they are asked with."""
+
+    pkcs11_module: Path | None = None
+    """The library that speaks to the token."""
+    pkcs11_pin_file: Path | None = None
+    vault_address: str | None = None
+    """An origin; https unless the host is loopback."""
+    vault_token_file: Path | None = None
+    vault_namespace: str | None = None
+    vault_ca_file: Path | None = None
+
+    def pkcs11_pin(self) -> str:
+        """Return the PIN of the token's user.
+
+        Raises:
+            BadSetting: see `read_secret`; or none is named, or it is no text.
+        """
+        return _named_text(self.pkcs11_pin_file, "PORTAL_PKCS11_PIN_FILE")
+
+    def vault_token(self) -> str:
+        """Return the token to ask Vault with.
+
+        Raises:
+            BadSetting: see `read_secret`; or none is named, or it is no text.
+        """
+        return _named_text(self.vault_token_file, "PORTAL_VAULT_TOKEN_FILE")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where the portal keeps its data, and how the world reaches it."""
 
@@ -62,6 +92,8 @@ class Settings:
     log_level: str
     development: bool
     """Shows mail at `/dev/mail`; only on loopback with `PORTAL_DEV=1`."""
+    keepers: KeeperSettings = KeeperSettings()
+    """For keys that are not files."""
 
     @property
     def secure(self) -> bool:
@@ -115,12 +147,7 @@ class Settings:
         """
         if self.smtp_password_file is None:
             return None
-        setting = "PORTAL_SMTP_PASSWORD_FILE"
-        secret = read_secret(self.smtp_password_file, setting, at_least=1)
-        try:
-            return secret.decode()
-        except UnicodeDecodeError:
-            raise BadSetting(f"{setting}: {self.smtp_password_file} is not UTF-8 text") from None
+        return _named_text(self.smtp_password_file, "PORTAL_SMTP_PASSWORD_FILE")
 
     def read_secrets(self, process: str | None = None) -> None:
         """Read every secret file that a kind of process needs; with None, all of them.
@@ -130,6 +157,10 @@ class Settings:
         """
         self.key_passphrase()
         self.data_key()
+        if self.keepers.pkcs11_module is not None:
+            self.keepers.pkcs11_pin()
+        if self.keepers.vault_address is not None:
+            self.keepers.vault_token()
         if process in ("web", None):
             self.session_key()
         if process in ("worker", None):
@@ -208,7 +239,40 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ),
         log_level=_log_level(environment.get("PORTAL_LOG_LEVEL") or "info"),
         development=development,
+        keepers=_keepers(environment),
     )
+
+
+def _keepers(environment: Mapping[str, str]) -> KeeperSettings:
+    def path(setting: str) -> Path | None:
+        text = environment.get(setting)
+        return Path(text).absolute() if text else None
+
+    address = environment.get("PORTAL_VAULT_ADDRESS") or None
+    if address is not None:
+        address = _origin("PORTAL_VAULT_ADDRESS", address)
+        if address.startswith("http://") and not _LOOPBACK.fullmatch(address):
+            raise BadSetting(
+                "PORTAL_VAULT_ADDRESS must begin with https:// unless its host is loopback"
+            )
+    return KeeperSettings(
+        pkcs11_module=path("PORTAL_PKCS11_MODULE"),
+        pkcs11_pin_file=path("PORTAL_PKCS11_PIN_FILE"),
+        vault_address=address,
+        vault_token_file=path("PORTAL_VAULT_TOKEN_FILE"),
+        vault_namespace=environment.get("PORTAL_VAULT_NAMESPACE") or None,
+        vault_ca_file=path("PORTAL_VAULT_CA_FILE"),
+    )
+
+
+def _named_text(path: Path | None, setting: str) -> str:
+    """Read a secret that is text, of any length."""
+    if path is None:
+        raise BadSetting(f"{setting} is not set; {BRING_IT}")
+    try:
+        return read_secret(path, setting, at_least=1).decode()
+    except UnicodeDecodeError:
+        raise BadSetting(f"{setting}: {path} is not UTF-8 text") from None
 
 
 def _is_port(text: str) -> bool:

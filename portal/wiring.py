@@ -6,15 +6,22 @@ license and revocation keys too; only the command creates keys and signs with th
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from portal.config import Settings
+from portal.config import BadSetting, KeeperSettings, Settings
 from portal.db.session import Database, make_engine
-from portal.domain.ports import Mailer
+from portal.domain.ports import Mailer, SignerUnavailable
 from portal.gateways.mail import DirectoryMailer, JinjaMailTemplates, SmtpMailer
 from portal.gateways.passwords import Argon2Passwords
 from portal.gateways.rate_limits import DatabaseRateLimiter
 from portal.gateways.secret_box import AesGcmBox
+from portal.gateways.signers import KeptKey
+from portal.gateways.signers.aws_kms import AwsKmsKey
+from portal.gateways.signers.gcp_kms import GcpKmsKey
+from portal.gateways.signers.pkcs11 import TokenKey, TokenLibrary
+from portal.gateways.signers.vault import VaultKey, VaultServer
 from portal.gateways.signing import SignerDirectory
 from portal.gateways.system import SystemClock, SystemRandomness
 from portal.jobs.handlers import Handlers
@@ -40,7 +47,9 @@ class Wiring:
 def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
     database = Database(make_engine(settings.database_url))
     randomness = SystemRandomness()
-    signers = SignerDirectory(settings.keys_dir, settings.key_passphrase(), roles)
+    signers = SignerDirectory(
+        settings.keys_dir, settings.key_passphrase(), roles, make_keepers(settings.keepers)
+    )
     ports = Ports(
         clock=SystemClock(),
         randomness=randomness,
@@ -83,6 +92,35 @@ def wire_worker(settings: Settings) -> tuple[Wiring, Worker]:
     )
     name = f"{socket.gethostname()}:{os.getpid()}"
     return wiring, Worker(wiring.transactions, handlers.by_kind(), handlers.schedules(), name)
+
+
+def make_keepers(keepers: KeeperSettings) -> dict[str, Callable[[str], KeptKey]]:
+    """Return how to open keys that are not files, by scheme; none is opened yet."""
+    made: dict[str, Callable[[str], KeptKey]] = {"aws-kms": AwsKmsKey, "gcp-kms": GcpKmsKey}
+    if keepers.pkcs11_module is not None:
+        library = TokenLibrary(keepers.pkcs11_module, _kept(keepers.pkcs11_pin))
+        made["pkcs11"] = partial(TokenKey, library=library)
+    if keepers.vault_address is not None:
+        server = VaultServer(
+            keepers.vault_address,
+            _kept(keepers.vault_token),
+            keepers.vault_namespace,
+            keepers.vault_ca_file,
+        )
+        made["vault"] = partial(VaultKey, server=server)
+    return made
+
+
+def _kept(secret: Callable[[], str]) -> Callable[[], str]:
+    """Have a secret that can no longer be read when it is wanted say so as signers do."""
+
+    def read() -> str:
+        try:
+            return secret()
+        except BadSetting as error:
+            raise SignerUnavailable(str(error)) from error
+
+    return read
 
 
 def make_mailer(settings: Settings) -> Mailer:

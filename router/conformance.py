@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from licensing.bounds import REJECTED, excess
 from licensing.enrollment import InstanceDocument, LeaseRequest, ReleaseRequest
 from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
 from licensing.errors import LicensingError, MalformedEnvelope
@@ -57,8 +58,7 @@ def answer_verify(request: Object) -> Object:
         if request["options"]["kind"] == "license":
             code = _refusal(request)
         else:
-            _verify_document(b64decode(request["keyset_b64"]), request)
-            code = None
+            code = _verify_document(b64decode(request["keyset_b64"]), request)
     except LicensingError as error:
         code = error.code
     return {"result": "valid"} if code is None else {"result": "invalid", "code": code}
@@ -111,8 +111,10 @@ def _remembered(version: int, bundle: bytes | None) -> BundleMemory:
     return memory
 
 
-def _verify_document(keyset: bytes, test: Object) -> None:
+def _verify_document(keyset: bytes, test: Object) -> str | None:
     """Verify a vector's document, any but a license, as its options say.
+
+    Returns the code of a lease that is genuine and goes beyond its license.
 
     Raises:
         LicensingError: it is refused.
@@ -133,11 +135,16 @@ def _verify_document(keyset: bytes, test: Object) -> None:
     else:
         trust = KeysetTrust(verify_keyset(keyset, at).document)
         if kind == "lease":
-            verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
+            lease = verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
+            if "license_b64" in options:
+                license_ = verify_license(b64decode(options["license_b64"]), trust, at)
+                if excess(lease.document, license_, at, options.get("periods", {})) is not None:
+                    return REJECTED
         else:
             floor = options.get("floors", {}).get("bundle_version", 0)
             current = options.get("require_current_bundle", False)
             verify_bundle(data, trust, at, floor=floor, require_current=current)
+    return None
 
 
 def answer_decide(request: Object) -> Object:
@@ -213,7 +220,7 @@ def answer_accept_lease(request: Object) -> Object:
     try:
         accept_lease(
             Envelope.parse(b64decode(request["lease_b64"])),
-            Grounds(license_, trust, now),
+            Grounds(license_, trust, now, periods=request.get("periods", {})),
             request["instance_keyid"],
             state,
             fresh=request.get("fresh", False),

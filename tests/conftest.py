@@ -29,6 +29,7 @@ from tests.databases import (
     migrated_file,
 )
 from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemorySigners
+from tests.softhsm import Token, make_token
 from tests.spread import PROVE, examples
 
 # For `tmp_path` and for programs that tests start.
@@ -126,6 +127,12 @@ def clock_of(database: Database) -> FakeClock:
 def signers() -> MemorySigners:
     """Test keys in memory."""
     return MemorySigners()
+
+
+@pytest.fixture(scope="session")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """A SoftHSM2 token; where there is no SoftHSM2 the test is skipped, saying so."""
+    return make_token(tmp_path_factory.mktemp("softhsm"))
 
 
 @pytest.fixture

@@ -98,6 +98,11 @@ class MemorySigners:
         self.made[uri] = signer
         return NewKey(signer.public_key, uri)
 
+    def find(self, role: str, uri: str) -> NewKey:
+        if role in self.absent or uri not in self.made:
+            raise SignerUnavailable(f"this process does not hold {role} keys")
+        return NewKey(self.made[uri].public_key, uri)
+
     def signer(self, role: str, uri: str, keyid: str) -> Signer:
         if role in self.absent or uri not in self.made:
             raise SignerUnavailable(f"this process does not hold {role} keys")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs tests need (PostgreSQL, Chromium, curl) if they are missing and that is
+# Installs the programs tests need (PostgreSQL, Chromium, curl, SoftHSM2) if they are missing and that is
 # permitted; otherwise says what to install.
 set -eu
 
@@ -7,6 +7,7 @@ missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 command -v curl >/dev/null || missing="$missing curl"
+command -v softhsm2-util >/dev/null || missing="$missing softhsm2"
 [ -n "$missing" ] || exit 0
 
 as_root=""

@@ -10,7 +10,22 @@ from typing import Final
 
 from devtools.simulator.portal import Answer, Simulator
 
-Ask = Callable[[], Answer]
+
+@dataclass(frozen=True)
+class Ask:
+    """The way of one request to the portal."""
+
+    portal: Simulator
+    method: str
+    path: str
+    body: bytes
+    content_type: str
+
+    def __call__(self) -> Answer:
+        """Pass the request on."""
+        return self.portal.handle(self.method, self.path, self.body, self.content_type)
+
+
 Fault = Callable[[Ask], Answer | None]
 """Gets the way to the portal; gives the answer that arrives, or None where none does."""
 
@@ -23,10 +38,10 @@ def _problem(status: int, code: str, **headers: str) -> Fault:
         '"next_action": "Nothing."}'
     )
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _: Answer(status, text.encode(), _PROBLEM, named)
+    return lambda _ask: Answer(status, text.encode(), _PROBLEM, named)
 
 
-def _lose_request(_: Ask) -> Answer | None:
+def _lose_request(_ask: Ask) -> Answer | None:
     return None
 
 
@@ -40,8 +55,16 @@ def _cut_answer(ask: Ask) -> Answer | None:
     return Answer(whole.status, whole.body[: len(whole.body) // 2], whole.content_type)
 
 
+def _wide_lease(ask: Ask) -> Answer | None:
+    """Somebody has the portal's lease key, and signs what goes beyond the license."""
+    whole = ask()
+    if ask.path != "/v1/leases" or whole.status != 200:
+        return whole
+    return Answer(whole.status, ask.portal.widened(whole.body), whole.content_type)
+
+
 def _page(status: int) -> Fault:
-    return lambda _: Answer(status, b"<html>Please sign in to the network</html>", "text/html")
+    return lambda _ask: Answer(status, b"<html>Please sign in to the network</html>", "text/html")
 
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -53,8 +76,11 @@ FAULTS: Final[dict[str, Fault]] = {
     "conflict": _problem(409, "clone-suspected"),
     "page": _page(200),
     "forbidden-page": _page(403),
-    "redirect": lambda _: Answer(302, b"", "text/html", {"Location": "https://elsewhere.example"}),
+    "redirect": lambda _ask: Answer(
+        302, b"", "text/html", {"Location": "https://elsewhere.example"}
+    ),
     "forged-refusal": _problem(403, "license-mismatch"),
+    "wide-lease": _wide_lease,
 }
 
 
@@ -73,8 +99,5 @@ class Faults:
     ) -> Answer | None:
         """Answer one request; None: nothing comes back."""
         self.passed += 1
-
-        def ask() -> Answer:
-            return self.simulator.handle(method, path, body, content_type)
-
+        ask = Ask(self.simulator, method, path, body, content_type)
         return FAULTS[self.queue.popleft()](ask) if self.queue else ask()

@@ -33,6 +33,7 @@ from licensing.enrollment import LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope, Signature, pae
 from licensing.errors import LicensingError
 from licensing.keys import ZERO_SHA256, Key, Keyset, Root
+from licensing.lease import Lease
 from licensing.license import Binding, Budget, LeaseTerms, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
 from licensing.request_body import RequestBody, read_lease_request, read_request
@@ -519,7 +520,7 @@ class Simulator:
             revoked_at=self._at if self.db.revoked else None,
             is_held=self.db.held,
             latest_bundle=self.db.bundles[-1][0],
-            latest_keyset=len(self.db.keysets),
+            has_stopped_keys=False,
             keyset_sha256=None,
         )
 
@@ -555,6 +556,14 @@ class Simulator:
         instance.head = decided.head
         instance.answers[lease.request_id] = Given(self.now, lease.lease_id, envelope)
         return envelope
+
+    def widened(self, envelope: bytes) -> bytes:
+        """Return a lease for the newest license so that it goes beyond it, signed with our key."""
+        lease, newest = Lease.parse(Envelope.parse(envelope).payload), Envelope.parse(self.license)
+        if lease.license_sha256 != sha256_hex(newest.payload):
+            return envelope
+        ends = License.parse(newest.payload).expires_at
+        return self._sign(structs.replace(lease, grace_until_at=ends + 1), self.db.lease_key)
 
     def _sign(self, document: Document, *keys: TestKey) -> bytes:
         payload = document.to_bytes()

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from portal.cli.acts import add_acts
 from portal.cli.keys import write_file
 from portal.cli.output import json_option
 from portal.cli.wired import COMMAND, parse_duration, parse_limits, transactions
@@ -16,7 +17,13 @@ from portal.services.downloads import LICENSE_JSON, license_summary, record_down
 from portal.services.enrollments import create_enrollment_code
 from portal.services.entitlements import approve_entitlement, propose_entitlement
 from portal.services.instances import find_instance, instances_of, retire_instance
-from portal.services.licenses import find_license, issue_license, request_issue, standing
+from portal.services.licenses import (
+    find_license,
+    issue_license,
+    license_holds,
+    request_issue,
+    standing,
+)
 from portal.services.staff import find_staff, require_staff_permission
 
 
@@ -121,10 +128,14 @@ def license_issue(entitlement_id: str) -> dict[str, Any]:
 @click.argument("license_id")
 @json_option
 def license_show(license_id: str) -> dict[str, Any]:
-    """Show the facts of a license that are safe to share."""
+    """Show the facts of a license that are safe to share, and the holds on its line."""
     with transactions().reading(COMMAND) as context:
         shown = find_license(context, license_id)
-        return license_summary(shown, standing(context, shown))
+        holds = [
+            {"hold_id": each.id, "cause": each.cause.value}
+            for each in license_holds(context, shown)
+        ]
+        return {**license_summary(shown, standing(context, shown)), "holds": holds}
 
 
 @license_.command("export")
@@ -140,6 +151,9 @@ def license_export(license_id: str, out: Path) -> dict[str, Any] | None:
         record_download(context, shown, LICENSE_JSON)
         envelope = shown.envelope
     return write_file(out, envelope, {"license_id": shown.id, "sha256": shown.file_sha256})
+
+
+add_acts(license_)
 
 
 @click.group("enrollment-code")

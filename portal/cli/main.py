@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from portal.cli.accounts import account, deployment, staff
+from portal.cli.acts import act_
 from portal.cli.doctor import doctor
 from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
@@ -23,7 +24,8 @@ from portal.domain.errors import Conflict
 from portal.gateways.logs import logging_config
 from portal.resources import GUNICORN_CONFIG, ROOT
 from portal.services.bundles import publish_bundle
-from portal.services.keys import init_keys
+from portal.services.context import SYSTEM
+from portal.services.keys import init_keys, refuse_misplaced_keys
 
 
 @click.group(cls=SpeakingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +35,7 @@ def portal() -> None:
 
 for command in (
     account,
+    act_,
     audit,
     bundle,
     deployment,
@@ -171,7 +174,9 @@ def worker(once: bool) -> dict[str, Any] | None:
     logging.captureWarnings(True)
     logging.config.dictConfig(logging_config(settings.log_level, plain=settings.development))
     wirings: Wirings = click.get_current_context().obj
-    _, runner = wirings.worker(settings)
+    wired, runner = wirings.worker(settings)
+    with wired.transactions.reading(SYSTEM) as context:
+        refuse_misplaced_keys(context)
     if once:
         ran = 0
         while now := runner.run_once():

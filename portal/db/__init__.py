@@ -5,6 +5,7 @@ Importing this package maps every class, so that foreign keys between modules re
 
 from portal.db import (
     accounts,
+    acts,
     audit,
     bundles,
     deployments,
@@ -31,6 +32,7 @@ from portal.db.base import Base
 __all__ = [
     "Base",
     "accounts",
+    "acts",
     "audit",
     "bundles",
     "deployments",

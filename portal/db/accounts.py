@@ -48,7 +48,7 @@ def lock_account(session: Session, account_id: str) -> Account | None:
     return session.scalar(
         select(Account)
         .where(Account.id == account_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
 

@@ -7,8 +7,10 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
 from portal.db.types import JsonValue, Stored, UtcDateTime, Word
+from portal.domain.acts import ActState
 from portal.domain.requests import Audience, Background, RequestKind, RequestState
-from portal.domain.standing import HoldCause
+from portal.domain.standing import HoldCause, RevokedReason
+from portal.domain.succession import Hurry
 from portal.domain.terms import Mode, Terms
 
 NAMING = {
@@ -20,6 +22,9 @@ NAMING = {
 }
 
 
+WORDS = (ActState, Audience, HoldCause, Hurry, Mode, RequestKind, RequestState, RevokedReason)
+
+
 class Base(DeclarativeBase):
     """Every mapped class of the portal."""
 
@@ -29,6 +34,6 @@ class Base(DeclarativeBase):
         dict[str, Any]: JsonValue,
         list[str]: JsonValue,
         list[Any]: JsonValue,
-        **{words: Word(words) for words in (Audience, HoldCause, Mode, RequestKind, RequestState)},
+        **{words: Word(words) for words in WORDS},
         **{shape: Stored(shape) for shape in (Background, Terms)},
     }

@@ -25,7 +25,7 @@ def lock_deployment(session: Session, deployment_id: str) -> Deployment | None:
     return session.scalar(
         select(Deployment)
         .where(Deployment.id == deployment_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
 

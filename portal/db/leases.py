@@ -30,8 +30,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapp
 from portal.db.base import Base
 from portal.db.bundles import Bundle
 from portal.db.direct import DirectStatement
+from portal.db.entitlements import Entitlement
 from portal.db.instances import Instance
-from portal.db.keys import KeysetVersion
+from portal.db.keys import KeysetVersion, SigningKey
 from portal.db.licenses import Hold, License
 from portal.db.types import RowNumber
 from portal.domain.leases import Head, Known, NextLease
@@ -75,7 +76,7 @@ def _newest(
     return select(column).order_by(version.desc()).limit(1).scalar_subquery()
 
 
-_OTHER = aliased(Instance)
+_OTHER, _HELD = aliased(Instance), aliased(Entitlement)
 _KNOWN: Final[dict[str, ColumnElement[Any]]] = {
     "instance_id": _INSTANCES.c.id,
     "account_id": _INSTANCES.c.account_id,
@@ -97,11 +98,14 @@ _KNOWN: Final[dict[str, ColumnElement[Any]]] = {
     "superseded_by": _LICENSES.c.superseded_by,
     "revoked_at": _LICENSES.c.revoked_at,
     "is_held": exists().where(
-        Hold.entitlement_id == _LICENSES.c.entitlement_id, Hold.lifted_at.is_(None)
+        Hold.entitlement_id == _HELD.id,
+        _HELD.deployment_id == _LICENSES.c.deployment_id,
+        Hold.lifted_at.is_(None),
+        Hold.suspends_line,
     ),
     "latest_bundle": _newest(Bundle.version, Bundle.version),
-    "latest_keyset": _newest(KeysetVersion.version, KeysetVersion.version),
     "keyset_sha256": _newest(KeysetVersion.payload_sha256, KeysetVersion.version),
+    "has_stopped_keys": exists().where(SigningKey.stopped_at.is_not(None)),
 }
 """Where each fact of `Known` stands."""
 

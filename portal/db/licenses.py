@@ -3,14 +3,16 @@
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select, text, true
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from licensing.license import License as LicensePayload
 from portal.db.base import Base
+from portal.db.entitlements import Entitlement
 from portal.db.types import one_of
 from portal.domain.leases import parse_license
-from portal.domain.standing import HoldCause, LicenseFacts
+from portal.domain.standing import HoldCause, LicenseFacts, RevokedReason
+from portal.domain.succession import Hurry
 from portal.domain.terms import Mode
 
 
@@ -33,6 +35,7 @@ class License(Base):
         UniqueConstraint("deployment_id", "revision"),
         UniqueConstraint("issue_key"),
         one_of("mode", *Mode),
+        one_of("hurry", *Hurry),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -46,12 +49,18 @@ class License(Base):
     mode: Mapped[Mode]
     created_at: Mapped[datetime]
     """When issuing was asked for."""
+    hurry: Mapped[Hurry] = mapped_column(default=Hurry.NONE, server_default=Hurry.NONE.value)
+    """How soon it takes the place of the license before it."""
 
     # Fixed with the intent, before the signature.
     revision: Mapped[int | None]
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     payload_sha256: Mapped[str | None]
     key_id: Mapped[str | None]
+    """The newest key it is signed with."""
+    also_signed_by: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    """The other keys it is signed with, in the order of the file: while two keys of the role are
+    active, and where a license takes the place of one whose key is compromised."""
     issued_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
@@ -65,12 +74,18 @@ class License(Base):
     superseded_at: Mapped[datetime | None]
     """When the overlap ends and the license counts as superseded."""
     revoked_at: Mapped[datetime | None]
+    revoked_reason: Mapped[RevokedReason | None]
     installed_marked_at: Mapped[datetime | None]
 
     @property
     def document(self) -> LicensePayload | None:
         """What the license says; None until its payload is fixed."""
         return None if self.payload is None else parse_license(self.payload)
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The keys it is signed with; empty until they are fixed."""
+        return () if self.key_id is None else (self.key_id, *self.also_signed_by)
 
     @property
     def not_before_at(self) -> datetime | None:
@@ -92,14 +107,21 @@ class License(Base):
 
 
 class Hold(Base):
-    """One reason for which a license's entitlement is suspended; lifted alone."""
+    """One reason for which a line is suspended, or what was paid for is left out; lifted alone."""
 
     __tablename__ = "holds"
     __table_args__ = (one_of("cause", *HoldCause),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     entitlement_id: Mapped[str] = mapped_column(ForeignKey("entitlements.id"), index=True)
+    """What it was opened on."""
     cause: Mapped[HoldCause]
+    suspends_line: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether it suspends every license of the deployment.
+
+    A staff or abuse hold always does. Of a hold on what was paid it follows from what else is
+    live, and is written whenever that changes.
+    """
     reason: Mapped[str]
     opened_at: Mapped[datetime]
     opened_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
@@ -107,18 +129,31 @@ class Hold(Base):
     lifted_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
 
 
-def held_since(
-    session: Session, entitlement_ids: Collection[str] | None = None
+def suspended_since(
+    session: Session, deployment_ids: Collection[str] | None = None
 ) -> dict[str, datetime]:
-    """Return since when entitlements (these, or all) are on hold, by id; others are left out."""
+    """Return since when deployments (these, or all) are suspended, by id; others are left out."""
     query = (
-        select(Hold.entitlement_id, func.min(Hold.opened_at))
-        .where(Hold.lifted_at.is_(None))
-        .group_by(Hold.entitlement_id)
+        select(Entitlement.deployment_id, func.min(Hold.opened_at))
+        .join(Hold, Hold.entitlement_id == Entitlement.id)
+        .where(Hold.lifted_at.is_(None), Hold.suspends_line)
+        .group_by(Entitlement.deployment_id)
     )
-    if entitlement_ids is not None:
-        query = query.where(Hold.entitlement_id.in_(entitlement_ids))
+    if deployment_ids is not None:
+        query = query.where(Entitlement.deployment_id.in_(deployment_ids))
     return dict(session.execute(query).all())
+
+
+def open_holds(session: Session, deployment_id: str) -> list[Hold]:
+    """Return the open holds of a deployment, oldest first."""
+    return list(
+        session.scalars(
+            select(Hold)
+            .join(Entitlement, Entitlement.id == Hold.entitlement_id)
+            .where(Entitlement.deployment_id == deployment_id, Hold.lifted_at.is_(None))
+            .order_by(Hold.opened_at, Hold.id)
+        )
+    )
 
 
 _NEWEST_FIRST = (License.revision.desc().nulls_first(), License.created_at.desc())

@@ -91,7 +91,7 @@ _TEMPLATES: Final = (
         source="contract",
         term_s=365 * DAY_S,
         tokens_total=None,
-        features=tuple(sorted(FEATURES)),
+        features=(),
         leases=ANNUAL_LEASES,
         two_person=True,
     ),

@@ -9,12 +9,14 @@ from licensing.encoding import crockford
 from portal.domain.ports import Randomness
 
 ACCOUNT: Final = "cus"
+ACT: Final = "act"
 BUDGET: Final = "bud"
 CODE: Final = "enc"
 DEPLOYMENT: Final = "dep"
 EMAIL: Final = "eml"
 EMAIL_TOKEN: Final = "tkn"
 ENTITLEMENT: Final = "ent"
+HOLD: Final = "hld"
 INSTANCE: Final = "ins"
 LEASE: Final = "lea"
 LICENSE: Final = "lic"

@@ -17,7 +17,8 @@ from typing import Final, Literal, NamedTuple
 
 from licensing.encoding import sha256_hex
 from licensing.enrollment import EnrollmentRequest, LeaseRequest, Usage
-from licensing.errors import LicensingError
+from licensing.envelope import Envelope
+from licensing.errors import KeyNotValid, LicensingError
 from licensing.keys import ZERO_SHA256, Keyset
 from licensing.lease import Lease
 from licensing.license import Budget, License
@@ -139,8 +140,9 @@ class Known:
     superseded_by: str | None
     revoked_at: datetime | None
     latest_bundle: int | None
-    latest_keyset: int | None
     keyset_sha256: str | None
+    has_stopped_keys: bool
+    """Whether a key signs nothing because somebody said that it is compromised."""
     is_held: bool = False
     retired_at: datetime | None = None
     answered_lease_id: str | None = None
@@ -203,9 +205,9 @@ def next_lease(
     license_ = named_license(known, asked)
     prev = Link(asked.prev_epoch, asked.prev_seq, asked.prev_sha256)
     step = next_step(head.link, prev)
-    if step is Step.AHEAD:
-        _require_held(prev, facts, at)
-    elif step is Step.FORK:
+    if step is Step.AHEAD and not _is_held(prev, facts, at):
+        step = Step.FORK
+    if step is Step.FORK:
         prev = head.link
     usage = _latest_usage(head, asked.usage)
     lease = _lease(request, facts, license_, prev, usage, at, warn=step is Step.FORK)
@@ -262,8 +264,11 @@ def named_license(known: Known, request: LeaseRequest | EnrollmentRequest) -> Li
     return license_
 
 
-def _require_held(claimed: Link, facts: Facts, at: datetime) -> None:
-    """Require proof that the instance holds the lease it names, which this database lost.
+def _is_held(claimed: Link, facts: Facts, at: datetime) -> bool:
+    """Say whether the lease that the instance holds, which this database lost, is ours.
+
+    One that only a compromised key vouches for is not: whoever stole the key may have made it, and
+    the chain goes on from what is known here.
 
     Raises:
         PreviousLeaseRequired: the lease was not sent.
@@ -274,6 +279,11 @@ def _require_held(claimed: Link, facts: Facts, at: datetime) -> None:
     known, trust = facts.known, KeysetTrust(facts.keyset)
     try:
         held = verify_lease(facts.prev_lease, trust, _unix(at), instance_keyid=known.keyid)
+    except KeyNotValid as error:
+        signers = {each.keyid for each in Envelope.parse(facts.prev_lease).signatures}
+        if signers & facts.keyset.compromised:
+            return False
+        raise InvalidRequest(f"prev_lease: {error.detail}", pointer="/prev_lease") from error
     except LicensingError as error:
         raise InvalidRequest(f"prev_lease: {error.detail}", pointer="/prev_lease") from error
     link = Link(held.document.epoch, held.document.seq, held.payload_sha256)
@@ -281,6 +291,7 @@ def _require_held(claimed: Link, facts: Facts, at: datetime) -> None:
         raise InvalidRequest(
             "prev_lease is not the lease the request names.", pointer="/prev_lease"
         )
+    return True
 
 
 class LeaseStanding(NamedTuple):
@@ -383,11 +394,12 @@ def budget_share(
     """Return how many tokens in all this instance may use of a budget.
 
     That is what it used, and its share of what is left: one part in `slots`. What others may still
-    use under the leases they hold is not given twice, so all together stay within `total`.
+    use under the leases they hold is not given twice, so all together stay within `total`. No lease
+    says more than `total`, whatever was used: a router refuses one that does.
     """
     left = max(0, total - used - used_by_others)
     free = max(0, total - used - max(granted_to_others, used_by_others))
-    return used + min(free, -(-left // max(1, slots)))
+    return min(total, used + min(free, -(-left // max(1, slots))))
 
 
 class _Usage(NamedTuple):
@@ -483,7 +495,7 @@ def _lease(
         grace_until_at=span.grace_until_at,
         renew_at=(span.renew_earliest_at, span.renew_latest_at),
         bundle_version=known.latest_bundle or 0,
-        keyset_version=known.latest_keyset or 0,
+        keyset_version=facts.keyset.version,
         clone_warning=True if warn else None,
     )
 

@@ -110,13 +110,17 @@ class NewKey:
 
 
 class KeyMaker(Protocol):
-    """Creates key pairs and keeps their private halves."""
+    """Makes key pairs and keeps the private halves, or finds those that somebody else keeps."""
 
     def make(self, role: str) -> NewKey:
-        """Create a key pair for a role (`root`, `license`, `lease` or `revocation`).
+        """Make a key pair for a role (`root`, `license`, `lease` or `revocation`)."""
+        ...
+
+    def find(self, role: str, uri: str) -> NewKey:
+        """Return the public half of a key that its keeper made.
 
         Raises:
-            SignerUnavailable: this process may not hold such keys, or cannot store them.
+            SignerUnavailable: this process may not use such keys, or cannot reach this one.
         """
         ...
 

@@ -36,6 +36,17 @@ class HoldCause(StrEnum):
     ABUSE = "abuse"
 
 
+class RevokedReason(StrEnum):
+    """Why a license was revoked, as bundles say it."""
+
+    WITHDRAWN = "withdrawn"
+    KEY_COMPROMISE = "key-compromise"
+
+
+COMMERCE_CAUSES: Final = frozenset({HoldCause.DISPUTE, HoldCause.PAST_DUE, HoldCause.REFUND})
+"""Causes that lie in what was paid: such a hold is on that alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LicenseFacts:
     """What is stored of a license, as far as its standing depends on it."""
@@ -50,7 +61,7 @@ class LicenseFacts:
     superseded_by: str | None = None
     revoked_at: datetime | None = None
     is_held: bool = False
-    """Whether a hold is open on what it was issued from."""
+    """Whether its line is suspended."""
 
 
 @dataclass(frozen=True)

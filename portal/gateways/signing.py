@@ -2,17 +2,20 @@
 
 `file:NAME` is a PEM file (PKCS#8, encrypted with the key passphrase), with mode 0600 and owned by
 this process's user. It lies in the role's own folder of the key directory (`keys/lease/`) if there
-is one, otherwise in the key directory itself. Other schemes could keep a key elsewhere.
+is one, otherwise in the key directory itself. The other schemes leave the key with a keeper, see
+`portal/gateways/signers/`.
 
-Invariants: a process can use only the roles it was wired for. A file is opened only if its name
-has the expected role and key id, and used only if it holds that key. So changing a role or a URI in
-the database cannot make a process open another role's key.
+Invariants: a process can use only the roles it was wired for. In every scheme the key's name begins
+with its role, and a key is used only if it has the expected key id; a file's name has the key id
+too and is checked before the file is opened. So changing a role or a URI in the database cannot
+make a process use another role's key. A keeper's signature is verified before anybody gets it.
 """
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -23,9 +26,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from licensing.keys import key_id
+from licensing.envelope import SIGNATURE_BYTES
+from licensing.errors import MalformedPayload
+from licensing.keys import PublicKey, key_id
 from licensing.names import ROLES
+from portal.domain.keys import SHORT_MESSAGE_BYTES, misfit
 from portal.domain.ports import NewKey, Signer, SignerUnavailable
+from portal.gateways.signers import KeptKey
+
+Keepers = Mapping[str, Callable[[str], KeptKey]]
+"""How to open a key by the rest of its URI, by scheme."""
 
 
 class KeySigner:
@@ -48,14 +58,61 @@ class KeySigner:
         return f"KeySigner({self._keyid})"
 
 
+class KeptSigner:
+    """A private key with a keeper; what it signs is verified here."""
+
+    def __init__(self, key: KeptKey, public: PublicKey, most_bytes: int | None) -> None:
+        self._key = key
+        self._public = public
+        self._most_bytes = most_bytes
+
+    @property
+    def keyid(self) -> str:
+        """The key id: 64 lower-case hex digits."""
+        return self._public.keyid
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message`.
+
+        Raises:
+            SignerUnavailable: the message is too long for this keeper, or the keeper does not
+                answer, refuses, or gives something else than this key's signature.
+        """
+        if self._most_bytes is not None and len(message) > self._most_bytes:
+            raise SignerUnavailable(
+                f"{self._key.name} signs messages of at most {self._most_bytes} bytes; this one "
+                f"has {len(message)}"
+            )
+        signature = self._key.sign(message)
+        if len(signature) != SIGNATURE_BYTES or not self._public.verify(signature, message):
+            raise SignerUnavailable(f"{self._key.name} gave a signature that does not verify")
+        return signature
+
+    def __repr__(self) -> str:
+        return f"KeptSigner({self.keyid})"
+
+
+def _require_fitting(role: str, uri: str) -> None:
+    why = misfit(role, uri)
+    if why is not None:
+        raise SignerUnavailable(why)
+
+
 class SignerDirectory:
     """Opens signers by their URI, only for some roles, and keeps them open."""
 
-    def __init__(self, directory: Path, passphrase: bytes, roles: Iterable[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        passphrase: bytes,
+        roles: Iterable[str],
+        keepers: Keepers = MappingProxyType({}),
+    ) -> None:
         self._directory = directory
         self._passphrase = passphrase
         self._roles = frozenset(roles)
-        self._open: dict[tuple[str, str], KeySigner] = {}
+        self._keepers = keepers
+        self._open: dict[tuple[str, str], Signer] = {}
 
     def signer(self, role: str, uri: str, keyid: str) -> Signer:
         """Return the signer behind `uri`.
@@ -71,14 +128,46 @@ class SignerDirectory:
         if held is not None:
             return held
         scheme, _, name = uri.partition(":")
-        if scheme != "file":
-            raise SignerUnavailable(f"no signer for {scheme}: keys; use file:NAME")
-        _require_name_of(role, name, keyid)
-        signer = KeySigner(self._load(self._directory_of(role) / name))
+        _require_fitting(role, uri)
+        if scheme == "file":
+            _require_name_of(role, name, keyid)
+            signer: Signer = KeySigner(self._load(self._directory_of(role) / name))
+        else:
+            signer = self._kept(role, uri)
         if signer.keyid != keyid:
             raise SignerUnavailable(f"{uri} holds key {signer.keyid}, not {keyid}")
         self._open[role, keyid] = signer
         return signer
+
+    def find(self, role: str, uri: str) -> NewKey:
+        """Return the public half of a key that was made elsewhere, as its keeper states it.
+
+        Raises:
+            SignerUnavailable: this process may not use such keys, or cannot reach this one.
+        """
+        if role not in self._roles:
+            raise SignerUnavailable(f"this process does not hold {role} keys")
+        _require_fitting(role, uri)
+        if uri.partition(":")[0] == "file":
+            raise SignerUnavailable("file: keys are made by the portal; name a key of a keeper")
+        kept = self._opened(role, uri)
+        return NewKey(_public_key(kept).raw, uri)
+
+    def _kept(self, role: str, uri: str) -> KeptSigner:
+        kept = self._opened(role, uri)
+        return KeptSigner(kept, _public_key(kept), SHORT_MESSAGE_BYTES.get(uri.partition(":")[0]))
+
+    def _opened(self, role: str, uri: str) -> KeptKey:
+        scheme, _, rest = uri.partition(":")
+        if scheme not in self._keepers:
+            known = ", ".join(f"{each}:" for each in ("file", *sorted(self._keepers)))
+            raise SignerUnavailable(
+                f"no signer for {scheme}: keys; by its settings this process knows {known}"
+            )
+        kept = self._keepers[scheme](rest)
+        if not kept.name.startswith(f"{role}-"):
+            raise SignerUnavailable(f"{uri} is no {role} key: its name must begin with {role}-")
+        return kept
 
     def make(self, role: str) -> NewKey:
         """Create a key pair and write its private half, encrypted, to a new file.
@@ -133,6 +222,13 @@ class SignerDirectory:
         if not isinstance(key, Ed25519PrivateKey):
             raise SignerUnavailable(f"{path} does not hold an Ed25519 key")
         return key
+
+
+def _public_key(kept: KeptKey) -> PublicKey:
+    try:
+        return PublicKey(kept.public_key())
+    except MalformedPayload as error:
+        raise SignerUnavailable(f"{kept.name}: {error.detail}") from error
 
 
 def _raw_public(key: Ed25519PrivateKey) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 from portal.domain.ports import Mail, Mailer, MailTemplates, MailUndelivered
 from portal.jobs.worker import Handler, Schedule
+from portal.services.acts.machinery import lapse_acts
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM, Transactions
@@ -17,7 +18,8 @@ from portal.services.emails import (
     open_letter,
 )
 from portal.services.entitlements import end_lapsed
-from portal.services.licenses import ISSUE_LICENSE, issue_license
+from portal.services.licenses import issue_license
+from portal.services.lines import FOLLOW_LINE, ISSUE_LICENSE, follow, look_after_lines
 from portal.services.reminders import tell_due, why_outdated
 from portal.services.tidy import tidy
 
@@ -34,7 +36,7 @@ class Handlers:
 
     def by_kind(self) -> Mapping[str, Handler]:
         """Return the handler of each job kind."""
-        return {ISSUE_LICENSE: self.issue, SEND_EMAIL: self.send}
+        return {ISSUE_LICENSE: self.issue, FOLLOW_LINE: self.follow, SEND_EMAIL: self.send}
 
     def schedules(self) -> list[Schedule]:
         """Return what recurs."""
@@ -49,6 +51,11 @@ class Handlers:
     def issue(self, payload: Mapping[str, Any]) -> None:
         """Take a license to its release."""
         issue_license(self._transactions, str(payload["license_id"]), SYSTEM)
+
+    def follow(self, payload: Mapping[str, Any]) -> None:
+        """Bring a deployment's license to what is live now."""
+        with self._transactions.writing(SYSTEM) as context:
+            follow(context, str(payload["deployment_id"]))
 
     def send(self, payload: Mapping[str, Any]) -> None:
         """Render and send a queued mail, then erase the secret it carried.
@@ -90,9 +97,11 @@ class Handlers:
         publish_bundle(self._transactions, SYSTEM, only_if_due=True)
 
     def lapse(self) -> None:
-        """End what was not started in time and what is over."""
+        """End what nobody started or approved in time, and look after lines with ends."""
         with self._transactions.writing(SYSTEM) as context:
             end_lapsed(context)
+            lapse_acts(context)
+            look_after_lines(context)
 
     def notify(self) -> None:
         """Tell what is due of licenses: expiry ahead, budgets, files to install."""

@@ -159,14 +159,14 @@ def _settle(context: Context, rows: Sequence[AuditRow], settled_to: int) -> int:
 
 def _settled_leases(context: Context, lease_from: int) -> list[tuple[int, str]]:
     """Return number and digest of the leases to seal: none may still come between them."""
+    before = context.at - LEASE_SETTLED
     unsettled = context.session.scalar(
-        select(func.min(Lease.number)).where(
-            Lease.number > lease_from, Lease.issued_at >= context.at - LEASE_SETTLED
-        )
+        select(func.min(Lease.number)).where(Lease.number > lease_from, Lease.issued_at >= before)
     )
+    # The instant is asked for again: a lease may have been committed since.
     leases = context.session.execute(
         select(Lease.number, Lease.payload_sha256)
-        .where(Lease.number > lease_from)
+        .where(Lease.number > lease_from, Lease.issued_at < before)
         .where(true() if unsettled is None else Lease.number < unsettled)
         .order_by(Lease.number)
         .limit(BATCH)

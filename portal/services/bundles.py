@@ -14,17 +14,18 @@ import msgspec
 from sqlalchemy import select
 
 from licensing.encoding import sha256_hex
+from licensing.envelope import Envelope
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationBundle, RevocationEntry
 from licensing.verify import KeysetTrust, verify_bundle
 from portal.db.audit import newest_seal
 from portal.db.bundles import Bundle, hold_publishing, latest_bundle
-from portal.db.licenses import License, held_since
+from portal.db.licenses import License, suspended_since
 from portal.domain.errors import Unavailable
-from portal.domain.standing import LicenseState, standing_of
+from portal.domain.standing import LicenseState, RevokedReason, standing_of
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
-from portal.services.keys import current_keyset, role_signer, sign_document, unix
+from portal.services.keys import current_keyset, role_signers, sign_document, unix
 
 BUNDLE_LIFETIME: Final = timedelta(days=35)
 REPUBLISH_AFTER: Final = timedelta(days=1)
@@ -35,7 +36,7 @@ ATTEMPTS: Final = 5
 
 def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
     """Compute what the next bundle must say."""
-    held = held_since(context.session)
+    held = suspended_since(context.session)
     rows = context.session.scalars(
         select(License)
         .where(
@@ -43,11 +44,11 @@ def wanted_entries(context: Context) -> tuple[RevocationEntry, ...]:
             License.expires_at > context.at - KEEP_EXPIRED,
             License.revoked_at.is_not(None)
             | License.superseded_at.is_not(None)
-            | License.entitlement_id.in_(held),
+            | License.deployment_id.in_(held),
         )
         .order_by(License.id)
     )
-    entries = (_entry(row, held.get(row.entitlement_id), context.at) for row in rows)
+    entries = (_entry(row, held.get(row.deployment_id), context.at) for row in rows)
     return tuple(entry for entry in entries if entry is not None)
 
 
@@ -61,7 +62,7 @@ def _entry(
             license_id=license_.id,
             status="revoked",
             effective_at=unix(license_.revoked_at),
-            reason="withdrawn",
+            reason=(license_.revoked_reason or RevokedReason.WITHDRAWN).value,
         )
     if now.state is LicenseState.SUSPENDED and held_since_at is not None:
         return RevocationEntry(
@@ -109,9 +110,9 @@ def publish_bundle(
             draft = _draft(context, only_if_due=only_if_due)
             if draft is None:
                 return None
-            signer = role_signer(context, "revocation")
+            signers = role_signers(context, "revocation")
             trust = KeysetTrust(current_keyset(context).document)
-        envelope = sign_document(draft.document, signer)
+        envelope = sign_document(draft.document, signers)
         raw = envelope.to_bytes()
         verify_bundle(raw, trust, draft.document.issued_at)
         stored = Bundle(
@@ -119,7 +120,7 @@ def publish_bundle(
             payload_sha256=sha256_hex(envelope.payload),
             entries_sha256=draft.entries_sha256,
             envelope=raw,
-            key_id=signer.keyid,
+            key_id=signers[0].keyid,
             issued_at=draft.at,
             expires_at=draft.at + BUNDLE_LIFETIME,
         )
@@ -179,6 +180,16 @@ def published_bundle(context: Context) -> Bundle:
     if bundle is None:
         raise Unavailable("There is no bundle yet; run `portal bundle publish`.")
     return bundle
+
+
+def bundle_facts(stored: Bundle) -> dict[str, Any]:
+    """Return version, number of entries and end of a published bundle, as JSON values."""
+    document = RevocationBundle.parse(Envelope.parse(stored.envelope).payload)
+    return {
+        "version": stored.version,
+        "entries": len(document.entries),
+        "expires_at": stored.expires_at.isoformat().replace("+00:00", "Z"),
+    }
 
 
 def _anchor(context: Context) -> dict[str, Any] | None:

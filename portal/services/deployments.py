@@ -8,8 +8,10 @@ from sqlalchemy import func, select
 
 from portal.db.accounts import lock_account
 from portal.db.deployments import Deployment, deployments_of
+from portal.db.entitlements import Entitlement
 from portal.db.instances import EnrollmentCode, Instance
 from portal.db.licenses import License, licenses_of, newest_licenses
+from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Conflict, LimitReached, NotFound
 from portal.domain.identifiers import DEPLOYMENT, new_id
 from portal.domain.names import clean_name
@@ -100,6 +102,17 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
 def deployment_names(context: Context, account_id: str) -> list[tuple[str, str]]:
     """Return ids and names of an account's open deployments, oldest first."""
     return [(each.id, each.name) for each in deployments_of(context.session, account_id)]
+
+
+def names_with_nothing(context: Context, account_id: str) -> list[tuple[str, str]]:
+    """Return ids and names of the open deployments that an evaluation can be for, oldest first."""
+    live = select(Entitlement.deployment_id).where(
+        Entitlement.account_id == account_id,
+        Entitlement.state == EntitlementState.LIVE,
+        Entitlement.ends_at.is_(None) | (Entitlement.ends_at > context.at),
+    )
+    taken = set(context.session.scalars(live))
+    return [each for each in deployment_names(context, account_id) if each[0] not in taken]
 
 
 def deployment_list(context: Context, account_id: str) -> tuple[DeploymentFacts, ...]:

@@ -73,6 +73,7 @@ def license_summary(license_: License, now: Standing) -> dict[str, Any]:
         "customer_id": license_.account_id,
         "deployment_id": license_.deployment_id,
         "revision": license_.revision,
+        "supersedes": None if document is None else document.supersedes,
         "sku": license_.sku,
         "mode": license_.mode,
         "key_id": license_.key_id,

@@ -21,7 +21,7 @@ from licensing.verify import Verified
 from portal.db.bundles import latest_bundle
 from portal.db.deployments import Deployment, lock_deployment
 from portal.db.instances import EnrollmentCode, Instance
-from portal.db.keys import latest_keyset
+from portal.db.keys import latest_keyset, stopped_keyids
 from portal.db.leases import Lease, lease_row, other_heads
 from portal.db.licenses import License, current_license
 from portal.domain.errors import Conflict, Invalid, NotFound
@@ -148,7 +148,7 @@ def enroll(context: Context, request: Envelope) -> Answered:
         raise EnrollmentRefused("The deployment is closed.")
     facts = _facts(context, deployment, verified, license_)
     decided = first_lease(verified, facts, parse_license(license_.payload or b""), context.at)
-    envelope = sign_lease(context, decided, facts.known.keyset_sha256)
+    envelope = sign_lease(context, decided, facts.known)
     code.uses += 1
     _store(context, code, verified.document, facts.known, decided, envelope)
     instance_id = facts.known.instance_id
@@ -248,7 +248,7 @@ def _facts(
         superseded_by=license_.superseded_by,
         revoked_at=license_.revoked_at,
         latest_bundle=None if bundle is None else bundle.version,
-        latest_keyset=None if keyset is None else keyset.version,
+        has_stopped_keys=bool(stopped_keyids(context.session)),
         keyset_sha256=None if keyset is None else keyset.payload_sha256,
     )
     return lease_facts(context, known, others)

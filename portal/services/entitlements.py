@@ -6,7 +6,7 @@ from portal.db.deployments import Deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.domain.catalog import CATALOG
-from portal.domain.entitlements import EntitlementState, check_terms
+from portal.domain.entitlements import EndCause, EntitlementState, check_terms
 from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
 from portal.domain.roles import REQUESTS_MAKE
@@ -14,6 +14,7 @@ from portal.domain.terms import Terms
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.licenses import request_issue
+from portal.services.lines import end_grant
 
 
 def find_entitlement(context: Context, entitlement_id: str) -> Entitlement:
@@ -119,14 +120,6 @@ def approve_entitlement(
     return entitlement
 
 
-# A grant waits for *Start now* while it is approved, nobody has started it and its time has not
-# passed. Until the worker has issued its license a started grant is still approved: what tells the
-# two apart is the license that was asked for.
-_UNSTARTED = (Entitlement.state == EntitlementState.APPROVED) & ~(
-    select(License.id).where(License.entitlement_id == Entitlement.id).exists()
-)
-
-
 def waiting_to_start(context: Context, account_id: str) -> list[Entitlement]:
     """Return the account's grants that wait for *Start now*, the most urgent first."""
     return list(
@@ -134,7 +127,7 @@ def waiting_to_start(context: Context, account_id: str) -> list[Entitlement]:
             select(Entitlement)
             .where(
                 Entitlement.account_id == account_id,
-                _UNSTARTED,
+                Entitlement.state == EntitlementState.APPROVED,
                 Entitlement.start_by_at > context.at,
             )
             .order_by(Entitlement.start_by_at)
@@ -150,7 +143,9 @@ def can_start(
         return False
     waits = context.session.scalar(
         select(Entitlement.id).where(
-            Entitlement.id == entitlement.id, _UNSTARTED, Entitlement.start_by_at > context.at
+            Entitlement.id == entitlement.id,
+            Entitlement.state == EntitlementState.APPROVED,
+            Entitlement.start_by_at > context.at,
         )
     )
     return waits is not None
@@ -175,27 +170,12 @@ def start_entitlement(context: Context, *, account_id: str, entitlement_id: str)
 
 
 def end_lapsed(context: Context) -> int:
-    """End grants nobody started in time, and live ones whose time is over; return how many."""
-    over = (
-        (_UNSTARTED & (Entitlement.start_by_at <= context.at), "not started"),
-        (
-            (Entitlement.state == EntitlementState.LIVE) & (Entitlement.ends_at <= context.at),
-            "term over",
-        ),
-    )
-    ended = 0
-    for is_over, why in over:
-        query = select(Entitlement).where(is_over)
-        for entitlement in context.session.scalars(query).all():
-            entitlement.ended_at = context.at
-            entitlement.end_reason = why
-            record(
-                context,
-                "entitlement.ended",
-                "entitlement",
-                entitlement.id,
-                account_id=entitlement.account_id,
-                reason=why,
-            )
-            ended += 1
-    return ended
+    """End grants nobody started in time; return how many."""
+    lapsed = context.session.scalars(
+        select(Entitlement.id).where(
+            Entitlement.state == EntitlementState.APPROVED, Entitlement.start_by_at <= context.at
+        )
+    ).all()
+    for entitlement_id in lapsed:
+        end_grant(context, entitlement_id, EndCause.NOT_STARTED)
+    return len(lapsed)

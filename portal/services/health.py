@@ -17,7 +17,7 @@ from portal.domain.errors import PortalError
 from portal.domain.ports import SignerUnavailable
 from portal.services.audit_seals import sealing_is_late
 from portal.services.context import Context
-from portal.services.keys import current_keyset, role_signer, unix
+from portal.services.keys import current_keyset, role_signers, unix
 
 WORKER_SILENT: Final = timedelta(seconds=60)
 KEYSET_WARNING_S: Final = 30 * 86400
@@ -44,10 +44,10 @@ def check_signer(context: Context, role: str) -> Finding:
     """Say whether this process can sign with the active key of a role."""
     name = f"{role} key"
     try:
-        signer = role_signer(context, role)
+        signers = role_signers(context, role)
     except (SignerUnavailable, PortalError, LicensingError) as error:
         return Finding(name, False, str(error))
-    return Finding(name, True, signer.keyid)
+    return Finding(name, True, " and ".join(signer.keyid for signer in signers))
 
 
 def check_keyset(context: Context) -> Finding:

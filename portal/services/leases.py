@@ -16,16 +16,17 @@ from sqlalchemy import select
 
 from licensing.enrollment import LeaseRequest, ReleaseRequest
 from licensing.envelope import Envelope
-from licensing.keys import Key, Keyset
+from licensing.keys import Keyset
 from licensing.lease import Lease as LeasePayload
 from licensing.request_body import RequestBody
 from licensing.verify import Verified, verify_keyset
 from portal.db.instances import Fork, Instance
-from portal.db.keys import KeysetVersion, SigningKey
+from portal.db.keys import KeysetVersion, SigningKey, stopped_keyids
 from portal.db.leases import ChainMoved, advance, other_heads, read_head
 from portal.db.licenses import current_license
 from portal.domain.errors import Unavailable
 from portal.domain.identifiers import LEASE, new_id
+from portal.domain.keys import signing_keys
 from portal.domain.lease_errors import LicenseMismatch, UnknownInstance
 from portal.domain.lease_requests import named_ids, require_type, verify_from_instance
 from portal.domain.leases import Facts, Head, Known, NextLease, Step, needs_others, next_lease
@@ -109,7 +110,7 @@ def _renew(
     elif not whole and decided.step is not Step.CONTINUE:
         return None
     else:
-        envelope = sign_lease(context, decided, known.keyset_sha256)
+        envelope = sign_lease(context, decided, known)
         advance(context.session, head, decided, envelope)
         _note_step(context, head, known, request.document, decided)
         answered = Answered(known.instance_id, decided.lease.lease_id, envelope)
@@ -158,10 +159,9 @@ def lease_facts(
 
 @dataclass(frozen=True)
 class _LeaseKeys:
-    """A keyset, its active lease keys, and where their private halves are held."""
+    """A keyset, and where the private halves of its lease keys are held."""
 
     keyset: Keyset
-    keys: tuple[Key, ...]
     uris: dict[str, str]
 
 
@@ -179,30 +179,37 @@ def _lease_keys(context: Context, keyset_sha256: str | None) -> _LeaseKeys:
         select(KeysetVersion).where(KeysetVersion.payload_sha256 == keyset_sha256)
     ).one()
     keyset = verify_keyset(stored.envelope, unix(context.at)).document
-    keys = tuple(key for key in keyset.keys if key.role == "lease" and key.status == "active")
-    rows = context.session.scalars(
-        select(SigningKey).where(SigningKey.keyid.in_([key.keyid for key in keys]))
-    )
-    kept = _LeaseKeys(keyset, keys, {row.keyid: row.uri for row in rows})
+    keyids = [key.keyid for key in keyset.keys if key.role == "lease"]
+    rows = context.session.scalars(select(SigningKey).where(SigningKey.keyid.in_(keyids)))
+    kept = _LeaseKeys(keyset, {row.keyid: row.uri for row in rows})
     _KEPT.clear()
     _KEPT[keyset_sha256] = kept
     return kept
 
 
-def sign_lease(context: Context, decided: NextLease, keyset_sha256: str | None) -> bytes:
-    """Sign a lease with the newest active lease key of the keyset; return its envelope.
+def sign_lease(context: Context, decided: NextLease, known: Known) -> bytes:
+    """Sign a lease with every lease key that signs now; return its envelope.
+
+    A second key that this process cannot use holds nobody up: the doctor tells of it.
 
     Raises:
-        Unavailable: no lease key is active, or this process cannot use it now.
+        Unavailable: no lease key is active, or this process can use none of them now.
     """
-    held = _lease_keys(context, keyset_sha256)
-    usable = [key for key in held.keys if key.covers(decided.lease.issued_at)]
-    if not usable:
+    held = _lease_keys(context, known.keyset_sha256)
+    stopped = stopped_keyids(context.session) if known.has_stopped_keys else frozenset()
+    keys = signing_keys(held.keyset, "lease", decided.lease.issued_at, stopped=stopped)
+    if not keys:
         raise Unavailable("No lease key is active.")
-    newest = max(usable, key=lambda key: (key.not_before_at, key.keyid))
+    signers, missing = [], None
+    for key in keys:
+        try:
+            signers.append(context.ports.signers.signer("lease", held.uris[key.keyid], key.keyid))
+        except SignerUnavailable as error:
+            missing = error
     try:
-        signer = context.ports.signers.signer("lease", held.uris[newest.keyid], newest.keyid)
-        return sign_payload(decided.payload, LeasePayload.PAYLOAD_TYPE, signer).to_bytes()
+        if not signers and missing is not None:
+            raise missing
+        return sign_payload(decided.payload, LeasePayload.PAYLOAD_TYPE, signers).to_bytes()
     except SignerUnavailable as error:
         raise Unavailable("Leases cannot be signed at the moment.") from error
 

@@ -1,6 +1,6 @@
 """Issuing licenses, and finding them.
 
-Issuing: ask (a row and a job) - compute and lint the payload, pick the key and
+Issuing: ask (a row in state `issuing` and a job) - compute and lint the payload, pick the key and
 store the intent - sign - verify - store and release. Each step is a unit of work of its own.
 Ed25519 is deterministic, so whoever resumes after a crash stores the same bytes. A license is
 visible as issued only once its signature is stored and was verified.
@@ -8,42 +8,45 @@ visible as issued only once its signature is stored and was verified.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from licensing.encoding import sha256_hex
-from licensing.license import Binding, Budget, LeaseTerms, RevocationTerms
+from licensing.envelope import Envelope
+from licensing.license import Binding, LeaseTerms, RevocationTerms
 from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
 from portal.db.deployments import lock_deployment
 from portal.db.entitlements import Entitlement
-from portal.db.licenses import License, current_license, held_since
+from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
-from portal.domain.entitlements import EntitlementState, Grant, compute_terms
-from portal.domain.errors import Conflict, Invalid, NotFound, Unavailable
-from portal.domain.identifiers import LICENSE, new_id
+from portal.domain.catalog import CATALOG
+from portal.domain.entitlements import EntitlementState, LicenseTerms, compute_terms
+from portal.domain.errors import Conflict, NotFound, Unavailable
 from portal.domain.standing import Standing, standing_of
+from portal.domain.succession import Hurry, overlap
 from portal.domain.terms import Mode
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
-from portal.services.jobs import enqueue
-from portal.services.keys import current_keyset, role_signer, sign_payload, signer_of, unix
+from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
+from portal.services.lines import ask_license, begin, follow, load_line, set_term
 from portal.services.notices import tell_released
 
-ISSUE_LICENSE: Final = "issue-license"
 MAX_CLOCK_DIFFERENCE_S: Final = 60
 
 
 def request_issue(context: Context, entitlement_id: str, *, cause: str) -> License:
-    """Ask for a license from an approved entitlement; the same cause again gives the same license.
+    """Start an approved entitlement and ask for its license.
+
+    The same cause again gives the same license.
 
     Raises:
         NotFound: no such entitlement.
-        Conflict: it is not approved.
+        Conflict: it is not approved, or cannot start beside what is live.
     """
     entitlement = context.session.get(Entitlement, entitlement_id)
     if entitlement is None:
@@ -54,31 +57,14 @@ def request_issue(context: Context, entitlement_id: str, *, cause: str) -> Licen
     if present is not None:
         return present
     context.session.refresh(entitlement)
-    if entitlement.state not in (EntitlementState.APPROVED, EntitlementState.LIVE):
+    if entitlement.state is not EntitlementState.APPROVED:
         raise Conflict(
             f"The entitlement is {entitlement.state}; only an approved one can be issued."
         )
-    license_ = License(
-        id=new_id(LICENSE, context.ports.randomness),
-        account_id=entitlement.account_id,
-        deployment_id=entitlement.deployment_id,
-        entitlement_id=entitlement.id,
-        issue_key=issue_key,
-        sku=entitlement.terms.sku,
-        mode=entitlement.terms.mode,
-        created_at=context.at,
-    )
-    context.session.add(license_)
-    enqueue(context, ISSUE_LICENSE, license_.id, {"license_id": license_.id})
-    _record(
-        context,
-        "license.requested",
-        license_,
-        entitlement_id=entitlement.id,
-        deployment_id=license_.deployment_id,
-    )
-    context.session.flush()
-    return license_
+    begin(context, entitlement)
+    asked = ask_license(context, entitlement.id, issue_key, Hurry.NONE)
+    follow(context, entitlement.deployment_id)
+    return asked
 
 
 def _record(context: Context, action: str, license_: License, **detail: Any) -> None:
@@ -86,41 +72,76 @@ def _record(context: Context, action: str, license_: License, **detail: Any) -> 
 
 
 def store_intent(context: Context, license_id: str) -> License:
-    """Fix the payload and the key a license will be signed with; fixed already, change nothing.
+    """Fix the payload and the keys a license will be signed with; fixed already, change nothing.
 
     Raises:
         NotFound: no such license.
-        Conflict: its entitlement may no longer be issued.
-        Unavailable: the clock cannot be trusted, or no key is active.
+        Conflict: it was revoked, or nothing live grants a license any more.
+        Unavailable: the clock cannot be trusted, no key is active, or the license before it is
+            not released yet.
     """
     license_ = find_license(context, license_id)
     lock_deployment(context.session, license_.deployment_id)
     context.session.refresh(license_)
     if license_.payload is not None:
         return license_
+    _require_intendable(context, license_)
     require_sane_clock(context)
-    _make_live(context, context.session.get_one(Entitlement, license_.entitlement_id))
-    signer = role_signer(context, "license")
-    payload = _payload(context, license_, current_license(context.session, license_.deployment_id))
-    raw = payload.to_bytes()
-    license_.revision = payload.revision
-    license_.sku = payload.sku
-    license_.mode = Mode(payload.mode)
+    _date_evaluation(context, license_)
+    if not license_.key_ids:
+        signed_by(license_, [signer.keyid for signer in role_signers(context, "license")])
+    raw = fix_payload(context, license_).to_bytes()
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
-    license_.key_id = signer.keyid
-    license_.issued_at = context.at.replace(microsecond=0)
-    license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
     _record(
         context,
         "license.intended",
         license_,
         payload_sha256=license_.payload_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
         revision=license_.revision,
     )
     context.session.flush()
     return license_
+
+
+def signed_by(license_: License, keyids: Sequence[str]) -> None:
+    """Fix the keys that a license will be signed with, the newest first."""
+    license_.key_id, *others = keyids
+    license_.also_signed_by = others
+
+
+def take_back_intent(context: Context, license_: License) -> None:
+    """Have a license that was not signed yet computed anew, and signed with other keys."""
+    _record(
+        context,
+        "license.intent-taken-back",
+        license_,
+        payload_sha256=license_.payload_sha256,
+        key_ids=license_.key_ids,
+    )
+    license_.revision = license_.payload = license_.payload_sha256 = None
+    license_.key_id, license_.also_signed_by = None, []
+    license_.issued_at = license_.expires_at = None
+    context.session.flush()
+
+
+def _require_intendable(context: Context, license_: License) -> None:
+    """Require that a license may still be issued, and that the one before it is out."""
+    if license_.revoked_at is not None:
+        raise Conflict("The license was revoked before it was issued.")
+    before = context.session.scalar(
+        select(License.id)
+        .where(
+            License.deployment_id == license_.deployment_id,
+            License.payload.is_not(None),
+            License.released_at.is_(None),
+            License.revoked_at.is_(None),
+        )
+        .limit(1)
+    )
+    if before is not None:
+        raise Unavailable(f"{before} is being issued; this license follows it.")
 
 
 def require_sane_clock(context: Context) -> None:
@@ -139,51 +160,37 @@ def require_sane_clock(context: Context) -> None:
         raise Unavailable("This machine's clock is before the last license issued; correct it.")
 
 
-def _make_live(context: Context, entitlement: Entitlement) -> None:
-    """Start an approved entitlement's term; it runs from the first license issued from it."""
-    if entitlement.state is EntitlementState.LIVE:
-        return
-    start, term_s = context.at.replace(microsecond=0), entitlement.terms.term_s
-    moved = context.session.execute(
-        update(Entitlement)
-        .where(Entitlement.id == entitlement.id, Entitlement.state == EntitlementState.APPROVED)
-        .values(
-            starts_at=start, ends_at=None if term_s is None else start + timedelta(seconds=term_s)
-        )
-        .returning(Entitlement.id)
-    ).first()
-    if moved is None:
-        raise Conflict("The entitlement may no longer be issued.")
-    context.session.refresh(entitlement)
+def _date_evaluation(context: Context, license_: License) -> None:
+    """Let an evaluation's hours run from its license, however long the signer was away."""
+    entitlement = context.session.get_one(Entitlement, license_.entitlement_id)
+    is_first = license_.issue_key == f"start:{entitlement.id}"
+    is_evaluation = CATALOG[entitlement.terms.sku].source == "evaluation"
+    if is_first and is_evaluation and entitlement.ended_at is None:
+        set_term(entitlement, context.at)
+        context.session.flush()
 
 
-def _live_grants(context: Context, deployment_id: str) -> list[Grant]:
-    rows = context.session.scalars(
-        select(Entitlement)
-        .where(
-            Entitlement.deployment_id == deployment_id,
-            Entitlement.state == EntitlementState.LIVE,
-            Entitlement.ends_at.is_(None) | (Entitlement.ends_at > context.at),
-        )
-        .order_by(Entitlement.created_at, Entitlement.id)
-    )
-    return [grant for row in rows if (grant := row.grant()) is not None]
+def fix_payload(context: Context, license_: License) -> LicensePayload:
+    """Compute what a license says from what is live now, and note it in its columns.
+
+    Raises:
+        Conflict: nothing live grants a license.
+    """
+    computed = compute_terms(load_line(context, license_.deployment_id))
+    if computed is None:
+        raise Conflict("Nothing live grants a license any more.")
+    payload = _payload(context, license_, computed)
+    license_.revision = payload.revision
+    license_.sku = payload.sku
+    license_.mode = Mode(payload.mode)
+    license_.issued_at = context.at.replace(microsecond=0)
+    license_.expires_at = datetime.fromtimestamp(payload.expires_at, context.at.tzinfo)
+    return payload
 
 
-def _payload(context: Context, license_: License, predecessor: License | None) -> LicensePayload:
-    computed = compute_terms(_live_grants(context, license_.deployment_id))
+def _payload(context: Context, license_: License, computed: LicenseTerms) -> LicensePayload:
+    predecessor = current_license(context.session, license_.deployment_id)
     terms = computed.terms
-    issued_at, expires_at = unix(context.at), unix(computed.expires_at)
-    if expires_at <= issued_at:
-        raise Invalid("The term of the entitlement is over.")
-    before = None if predecessor is None else predecessor.document
-    budget = None
-    if terms.tokens_total is not None and computed.budget_id is not None:
-        budget = Budget(
-            budget_id=computed.budget_id,
-            tokens_total=terms.tokens_total,
-            carry_over_from=_carried(before, computed.budget_id),
-        )
     lease = None
     if computed.leases is not None:
         lease = LeaseTerms(url=context.policy.origin, **asdict(computed.leases))
@@ -191,20 +198,20 @@ def _payload(context: Context, license_: License, predecessor: License | None) -
         typ=LicensePayload.TYP,
         iss=context.policy.issuer,
         product=PRODUCT,
-        issued_at=issued_at,
+        issued_at=unix(context.at),
         license_id=license_.id,
         deployment_id=license_.deployment_id,
-        revision=1 if before is None else before.revision + 1,
-        supersedes=None if before is None else before.license_id,
+        revision=_next_revision(context, license_.deployment_id),
+        supersedes=None if predecessor is None else predecessor.id,
         customer_id=license_.account_id,
         customer_name=context.session.get_one(Account, license_.account_id).name,
         sku=terms.sku,
         mode=terms.mode.value,
-        not_before_at=issued_at,
-        expires_at=expires_at,
+        not_before_at=unix(computed.not_before_at),
+        expires_at=unix(computed.expires_at),
         features=terms.features,
         limits=terms.limits,
-        budget=budget,
+        budget=computed.budget,
         binding=Binding(fingerprints=terms.fingerprints),
         support_tier=terms.support_tier,
         lease=lease,
@@ -213,25 +220,26 @@ def _payload(context: Context, license_: License, predecessor: License | None) -
     )
 
 
-def _carried(before: LicensePayload | None, budget_id: str) -> str | None:
-    """Return which budget the next one carries over from; one that stays keeps its link."""
-    if before is None or before.budget is None:
-        return None
-    same = before.budget.budget_id == budget_id
-    return before.budget.carry_over_from if same else before.budget.budget_id
+def _next_revision(context: Context, deployment_id: str) -> int:
+    highest = context.session.scalar(
+        select(func.max(License.revision)).where(License.deployment_id == deployment_id)
+    )
+    return 1 + (highest or 0)
 
 
 def sign_intent(context: Context, license_: License) -> bytes:
     """Sign a stored intent and verify the outcome as a router would.
 
     Raises:
-        SignerUnavailable: the chosen key cannot be used now.
+        SignerUnavailable: a chosen key cannot be used now.
         LicensingError: the signed document does not verify.
     """
-    if license_.payload is None or license_.key_id is None or license_.issued_at is None:
+    if license_.payload is None or not license_.key_ids or license_.issued_at is None:
         raise Conflict("The license has no intent to sign yet.")
-    signer = signer_of(context, license_.key_id)
-    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signer).to_bytes()
+    signers = [
+        signer_of(context, each, beside=place > 0) for place, each in enumerate(license_.key_ids)
+    ]
+    envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signers).to_bytes()
     trust = KeysetTrust(current_keyset(context).document)
     verify_license(envelope, trust, unix(license_.issued_at))
     return envelope
@@ -241,7 +249,8 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
     """Store the verified signature and make the license visible; released already, change nothing.
 
     Raises:
-        Conflict: other bytes were released for this license.
+        Conflict: other bytes were released for this license, or it was revoked, or computed anew,
+            meanwhile.
     """
     license_ = context.session.get_one(License, license_id)
     lock_deployment(context.session, license_.deployment_id)
@@ -250,15 +259,15 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         if license_.envelope != envelope:
             raise Conflict("The license was released with another signature.")
         return license_
+    if license_.revoked_at is not None:
+        raise Conflict("The license was revoked before it was issued.")
+    if Envelope.parse(envelope).payload != license_.payload:
+        raise Conflict("The license was computed anew while it was being signed.")
     license_.envelope = envelope
     license_.file_sha256 = sha256_hex(envelope)
     license_.released_at = context.at
-    document = license_.document
-    if document is not None and document.supersedes is not None:
-        predecessor = context.session.get_one(License, document.supersedes)
-        predecessor.superseded_by = license_.id
-        if predecessor.superseded_at is None:
-            predecessor.superseded_at = context.at + context.policy.overlap
+    if license_.document is not None:
+        supersede(context, license_, license_.document)
     _record(
         context,
         "license.issued",
@@ -266,11 +275,31 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
         entitlement_id=license_.entitlement_id,
         payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
-        key_id=license_.key_id,
+        key_ids=license_.key_ids,
     )
     tell_released(context, license_)
     context.session.flush()
     return license_
+
+
+def supersede(context: Context, license_: License, document: LicensePayload) -> None:
+    """Say until when the licenses before this one stay good."""
+    before = context.session.scalars(
+        select(License).where(
+            License.deployment_id == license_.deployment_id,
+            License.id != license_.id,
+            License.released_at.is_not(None),
+            License.revoked_at.is_(None),
+            License.superseded_at.is_(None) | (License.superseded_at > context.at),
+        )
+    )
+    for each in before:
+        if each.document is None:
+            continue
+        if each.id == document.supersedes:
+            each.superseded_by = license_.id
+        ends = context.at + overlap(each.document, document, license_.hurry, context.policy.overlap)
+        each.superseded_at = ends if each.superseded_at is None else min(ends, each.superseded_at)
 
 
 def issue_license(transactions: Transactions, license_id: str, actor: Actor) -> None:
@@ -286,6 +315,26 @@ def issue_license(transactions: Transactions, license_id: str, actor: Actor) -> 
         envelope = license_.envelope or sign_intent(context, license_)
     with transactions.writing(actor) as context:
         release(context, license_id, envelope)
+
+
+def issue_pending(transactions: Transactions, deployment_id: str, actor: Actor) -> None:
+    """Issue every license of a deployment that was asked for, in the order of asking.
+
+    Raises:
+        PortalError, SignerUnavailable: one cannot be issued now; nothing is lost.
+    """
+    with transactions.reading(actor) as context:
+        waiting = context.session.scalars(
+            select(License.id)
+            .where(
+                License.deployment_id == deployment_id,
+                License.released_at.is_(None),
+                License.revoked_at.is_(None),
+            )
+            .order_by(License.revision.asc().nulls_last(), License.created_at, License.id)
+        ).all()
+    for license_id in waiting:
+        issue_license(transactions, license_id, actor)
 
 
 def account_license(context: Context, account_id: str, license_id: str) -> License:
@@ -314,9 +363,9 @@ def find_license(context: Context, license_id: str) -> License:
 
 def standings(context: Context, licenses: Sequence[License]) -> dict[str, Standing]:
     """Say what is true of each license at this unit's instant, by license id; one statement."""
-    held = held_since(context.session, {each.entitlement_id for each in licenses})
+    held = suspended_since(context.session, {each.deployment_id for each in licenses})
     return {
-        each.id: standing_of(each.facts(is_held=each.entitlement_id in held), context.at)
+        each.id: standing_of(each.facts(is_held=each.deployment_id in held), context.at)
         for each in licenses
     }
 
@@ -324,6 +373,11 @@ def standings(context: Context, licenses: Sequence[License]) -> dict[str, Standi
 def standing(context: Context, license_: License) -> Standing:
     """Say what is true of a license at this unit's instant."""
     return standings(context, [license_])[license_.id]
+
+
+def license_holds(context: Context, license_: License) -> list[Hold]:
+    """Return the open holds on a license's line, oldest first."""
+    return open_holds(context.session, license_.deployment_id)
 
 
 def license_of(context: Context, entitlement_id: str) -> License | None:
@@ -347,7 +401,7 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
         raise Conflict("The license is still being issued.")
     if license_.installed_marked_at is None:
         license_.installed_marked_at = context.at
-        _record(context, "license.marked-installed", license_)
+        record(context, "license.marked-installed", "license", license_.id, account_id=account_id)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from portal.db.requests import Request, RequestMessage
 from portal.db.turns import take_turn
 from portal.domain.catalog import fill_terms, template_of
 from portal.domain.email_addresses import EmailAddress, parse_email
-from portal.domain.entitlements import check_terms
+from portal.domain.entitlements import check_terms, judge_start
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.evaluations import Applicant, Decision, decide_evaluation, promised_answer
 from portal.domain.identifiers import MESSAGE, REQUEST, new_id
@@ -48,6 +48,7 @@ from portal.services.entitlements import (
     waiting_to_start,
 )
 from portal.services.licenses import license_of, request_issue
+from portal.services.lines import lock_line
 from portal.services.sign_ups import accept_terms_of_use
 
 MOST_OPEN: Final = 5
@@ -78,7 +79,8 @@ def submit_request(context: Context, *, account_id: str, person_id: str, ask: As
     """Take a request. An evaluation the policy allows is granted and issued at once.
 
     Raises:
-        Invalid, NotFound, LimitReached, Conflict: what was asked cannot be.
+        Invalid, NotFound, LimitReached, Conflict: what was asked cannot be. An evaluation is for a
+            deployment that has nothing; the message names what there is.
     """
     terms = _asked_terms(context, ask)
     background = clean_background(ask.background, ask.kind, context.at.date())
@@ -86,6 +88,8 @@ def submit_request(context: Context, *, account_id: str, person_id: str, ask: As
     if account is None or account.closed_at is not None:
         raise NotFound("There is no such account.")
     deployment = _deployment(context, account_id, ask)
+    if ask.kind is RequestKind.EVALUATION:
+        judge_start(lock_line(context, deployment.id), terms)
     address = parse_email(context.session.get_one(Person, person_id).email)
     request = Request(
         id=new_id(REQUEST, context.ports.randomness),
@@ -189,9 +193,15 @@ def _last_granted(context: Context, whose: ColumnElement[bool]) -> datetime | No
 
 
 def _grant(context: Context, request: Request, *, reason: str) -> Entitlement:
-    """Make the entitlement of a request that was approved."""
+    """Make the entitlement of a request that was approved.
+
+    Raises:
+        Conflict: an evaluation of a deployment that has something by now.
+    """
     if request.granted is None:
         raise Conflict("This request was not granted.")
+    if request.kind is RequestKind.EVALUATION:
+        judge_start(lock_line(context, request.deployment_id), request.granted)
     entitlement = propose_entitlement(
         context,
         deployment_id=request.deployment_id,

@@ -17,7 +17,7 @@ from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.domain import roles
 from portal.domain.catalog import CATALOG, fill_terms
-from portal.domain.errors import PortalError
+from portal.domain.errors import Conflict, PortalError
 from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, Background, RequestKind
 from portal.domain.terms import FINGERPRINT, Mode
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
@@ -158,15 +158,19 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: RequestKind) -> Respo
     """Show the form, then the answers to check, then send."""
     form = form_class.bound()
     with portal().transactions.reading(request_actor()) as context:
-        names = deployments.deployment_names(context, account_id())
+        # What is sent names any deployment: the service says what speaks against it.
+        offers = kind is RequestKind.EVALUATION and not form.is_submitted()
+        find = deployments.names_with_nothing if offers else deployments.deployment_names
+        names = find(context, account_id())
     form.offer(sku, names)
-    template = CATALOG[sku]
+    template, status = CATALOG[sku], 400
     if form.validate_on_submit():
         if form.step.data == "send":
             try:
                 return send(form, kind, sku)
             except PortalError as error:
                 form.show(error, {"name": "deployment_name", "expected_tokens": "volume_tokens"})
+                status = 409 if isinstance(error, Conflict) else 400
         elif form.step.data == "check":
             return render_template(
                 "account/request-check.html",
@@ -177,7 +181,7 @@ def ask_for(form_class: type[RequestForm], sku: str, kind: RequestKind) -> Respo
                 new=NEW,
             )
     page = render_template("account/request-new.html", form=form, kind=kind, sku=template, new=NEW)
-    return page, 400 if form.errors else 200
+    return page, status if form.errors else 200
 
 
 def send(form: RequestForm, kind: RequestKind, sku: str) -> ResponseReturnValue:

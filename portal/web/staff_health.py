@@ -4,10 +4,11 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from portal.domain import roles
-from portal.services import audit, health, keys
+from portal.services import audit, health
+from portal.services.key_overview import keys_page
 from portal.web.access import for_staff
 from portal.web.portal import portal, request_actor
-from portal.web.words import act_name
+from portal.web.words import KEY_ROLE_NAMES, NEXT_STEPS, act_name
 
 blueprint = Blueprint("staff_health", __name__, url_prefix="/staff")
 
@@ -24,10 +25,12 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/keys")
 @for_staff(roles.STAFF_READ)
 def published_keys() -> ResponseReturnValue:
-    """Show the keys as the current keyset publishes them."""
+    """Show each key with its state and use, and how far the keyset has spread."""
     with portal().transactions.reading(request_actor()) as context:
-        published = keys.list_keys(context)
-    return render_template("staff/keys.html", published=published)
+        page = keys_page(context)
+    return render_template(
+        "staff/keys.html", page=page, next_steps=NEXT_STEPS, role_names=KEY_ROLE_NAMES
+    )
 
 
 @blueprint.get("/audit")

@@ -178,8 +178,10 @@ STATUSES: Final[dict[str, Status]] = {
     "invited": Status("Invited", "info", "mail"),
     "disabled": Status("Disabled", "bad", "ban"),
     # keys
+    "added": Status("Not published", "plain", "circle-dashed"),
     "announced": Status("Announced", "info", "circle-dashed"),
     "compromised": Status("Compromised", "bad", "shield-alert"),
+    "stopped": Status("Signs nothing", "warn", "triangle-alert"),
     # health
     "well": Status("Well", "good", "circle-check"),
     "degraded": Status("Needs attention", "warn", "triangle-alert"),

@@ -3,6 +3,11 @@
 from typing import Final
 
 ACTS: Final = {
+    "act.declined": "Act declined",
+    "act.done": "Act done",
+    "act.lapsed": "Act lapsed without a second person",
+    "act.returned": "Act returned to its first person",
+    "act.submitted": "Act submitted for a second person",
     "account.created": "Account opened",
     "bundle.published": "Revocation bundle published",
     "deployment.created": "Deployment made",
@@ -12,18 +17,28 @@ ACTS: Final = {
     "entitlement.approved": "Terms approved",
     "entitlement.ended": "Terms ended",
     "entitlement.proposed": "Terms proposed",
+    "hold.lifted": "Hold lifted",
+    "hold.opened": "Hold opened",
     "instance.chain-adopted": "Lease chain taken up again",
     "instance.courier-answered": "Lease made for a router without a network",
     "instance.enrolled": "Router enrolled",
     "instance.fork-noted": "Lease chain forked",
     "instance.released": "Lease released",
     "instance.retired": "Router retired",
+    "key-change.finished": "Key change finished",
+    "key.added": "Key added",
+    "key.resumed": "Key signs again",
+    "key.stopped": "Key signs no more",
+    "keyset.intended": "Keyset computed",
     "keyset.published": "Keyset published",
     "license.downloaded": "License file downloaded",
     "license.intended": "License computed",
+    "license.intent-taken-back": "License to be computed anew",
     "license.issued": "License issued",
     "license.marked-installed": "License marked as installed",
     "license.requested": "License asked for",
+    "license.revoked": "License revoked",
+    "line.budget-short": "Budget too small for what was taken back",
     "person.email-confirmed": "Address confirmed",
     "person.factor-removed": "Second factor removed",
     "person.factor-set-up": "Second factor set up",
@@ -47,6 +62,20 @@ ACTS: Final = {
 }
 
 
+KEY_ROLE_NAMES: Final = {
+    "license": "License keys sign licenses",
+    "lease": "Lease keys sign leases",
+    "revocation": "Revocation keys sign bundles",
+    "root": "Root keys sign keysets",
+}
+NEXT_STEPS: Final = {
+    "nothing": "Nothing",
+    "rotate": "Rotate: announce the next key",
+    "bring": "Bring it to every process that signs with it",
+    "wait": "Wait until every router has the keyset",
+    "retire": "Retire it: every router has the keyset",
+    "decide": "Approve or decline the compromise",
+}
 ACTORS: Final = {"staff": "staff", "system": "the portal"}
 
 

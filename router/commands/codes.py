@@ -95,7 +95,8 @@ CODES: Final[dict[str, Explained]] = {
         f"{_AGAIN} Check DNS, proxy and CA.",
     ),
     "lease-rejected": Explained(
-        "The lease is genuine, but does not answer this router's request.",
+        "The lease is genuine, but does not answer this router's request, or grants more than its "
+        "license.",
         "The current lease stays valid; try again, and report the instance id if it happens again.",
     ),
     "not-an-answer": Explained(

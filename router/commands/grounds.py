@@ -4,7 +4,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from licensing.enrollment import Usage
 from licensing.envelope import MAX_BUNDLE_BYTES, MAX_BYTES
 from licensing.errors import LicensingError
 from licensing.keys import Keyset
@@ -16,7 +15,7 @@ from router.errors import UsageError
 from router.files import read_at_most
 from router.lease.store import BUNDLE_FILE, LICENSE_FILE, LeaseState
 from router.network.agent import Enrollment, Grounds, best_grounds, read_grounds, usage_of
-from router.state.store import StateFile, StateInvalid
+from router.state.store import State, StateFile, StateInvalid
 
 
 def named_enrollment(options: argparse.Namespace) -> Enrollment:
@@ -63,10 +62,16 @@ def remembered_grounds(options: argparse.Namespace, state: LeaseState, at: int) 
     file = read_input(license_path, "license")
     grounds = best_grounds(file, fetched, trust, at, state.fingerprint)
     bundle = read_at_most(options.state_dir / BUNDLE_FILE, MAX_BUNDLE_BYTES)
+    grounds = replace(
+        grounds, bundle_version=0 if bundle is None else _bundle_version(bundle, trust, at)
+    )
+    counted = _counted(state)
+    if counted is None:
+        return grounds
     return replace(
         grounds,
-        bundle_version=0 if bundle is None else _bundle_version(bundle, trust, at),
-        usage=_reported_usage(state, grounds),
+        usage=usage_of(counted, grounds.license, state.held()),
+        periods=counted.periods.get(grounds.license.document.deployment_id, {}),
     )
 
 
@@ -102,13 +107,12 @@ def _bundle_version(data: bytes, trust: Trust, at: int) -> int:
         return 0
 
 
-def _reported_usage(state: LeaseState, grounds: Grounds) -> Usage | None:
-    """Return what the router beside the lease directory used; None where none says where it is."""
+def _counted(state: LeaseState) -> State | None:
+    """Return the state of the router beside the lease directory; None where it is not known."""
     if state.state_path is None:
         return None
     try:
-        counted = StateFile(Path(state.state_path)).peek()
+        return StateFile(Path(state.state_path)).peek()
     except StateInvalid as error:
         say(f"warning: usage is not reported: {error.message}")
         return None
-    return usage_of(counted, grounds.license, state.held())

@@ -13,13 +13,15 @@ judged in full, so that it never covers anything later in the table. It begins w
 error after a license was seen valid and ends to the second. The clock's floor is lowered only by a
 license that then serves. Facts come from verified documents only.
 
+Revisions, bundle versions and entries that only a compromised key vouched for are forgotten as soon
+as the keyset says so: a thief could have raised floors that no genuine document reaches.
+
 Times are Unix seconds.
 
 Source: "What it decides, when" of the router's design; "Verifying" of the signed documents; "The
 router" and "Time" of the lease protocol.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,9 +29,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from licensing.bounds import NO_PERIODS, REJECTED, excess
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
-from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid, RolledBack
+from licensing.errors import KeyNotValid, LicensingError, MalformedEnvelope, NotYetValid, RolledBack
 from licensing.lease import Lease
 from licensing.license import Budget, License, Limits
 from licensing.names import CODES
@@ -153,7 +156,7 @@ class _Failure:
 
 
 @dataclass(frozen=True)
-class _RememberedTrust:
+class RememberedTrust:
     """Stands in for a keyset that was never readable, for what was verified before.
 
     The state's HMAC holds the license since, and the hash of the bundle.
@@ -162,13 +165,16 @@ class _RememberedTrust:
     issuer: str
     version: int | None = None
 
-    def find(self, _keyid: str, role: str) -> "_RememberedTrust | None":
+    def find(self, _keyid: str, role: str) -> "RememberedTrust | None":
+        """Return itself for the roles whose documents the state remembers."""
         return self if role in ("license", "revocation") else None
 
     def verify(self, _sig: bytes, _message: bytes) -> bool:
+        """Say yes: it was verified before."""
         return True
 
     def covers(self, _issued_at: int) -> bool:
+        """Say yes: it was verified before."""
         return True
 
 
@@ -262,7 +268,10 @@ def _unread(case: _Case) -> _Case:
     """Have the license judged, or say why none can be read."""
     seen = case.seen
     if isinstance(seen.trust, KeysetTrust):
-        case = replace(case, state=case.state.document_seen(seen.trust.keyset.issued_at))
+        state = case.state.document_seen(seen.trust.keyset.issued_at)
+        if seen.keyset_readable:
+            state = state.forgetting(seen.trust.keyset.compromised)
+        case = replace(case, state=state)
     missing = _Failure("license-missing", MISSING) if seen.license is None else None
     if seen.keyset_error is not None:
         refused = Check(0, "keyset-file", seen.keyset_error)
@@ -293,11 +302,20 @@ def _chosen(seen: Evidence, trust: Trust, fingerprint: str) -> bytes | None:
         return seen.license
     if file.verified is None:
         unread = seen.license is None or isinstance(file.error, MalformedEnvelope)
-        return seen.fetched_license if unread else seen.license
+        outlived = _is_outlived(seen.license, file, fetched.verified.document)
+        return seen.fetched_license if unread or outlived else seen.license
     ours, theirs = file.verified.document, fetched.verified.document
     newer = theirs.revision > ours.revision or not file.fits
     same = ours.deployment_id == theirs.deployment_id
     return seen.fetched_license if same and newer else seen.license
+
+
+def _is_outlived(data: bytes | None, file: Report, fetched: License) -> bool:
+    """Say whether a file fails for its key alone, and the fetched license comes after it."""
+    if data is None or not isinstance(file.error, KeyNotValid):
+        return False
+    ours = License.parse(Envelope.parse(data).payload)
+    return ours.deployment_id == fetched.deployment_id and ours.revision <= fetched.revision
 
 
 def _grace(case: _Case) -> _Case:
@@ -316,7 +334,7 @@ def _grace(case: _Case) -> _Case:
         case,
         state=state,
         data=held.data,
-        report=case.examine(held.data, case.seen.trust or _RememberedTrust(known.iss)),
+        report=case.examine(held.data, case.seen.trust or RememberedTrust(known.iss)),
         grace=GraceFacts(began_at, began_at + lasts_s, case.unread.code),
     )
 
@@ -343,7 +361,10 @@ def _judged(case: _Case) -> _Case:
     if case.unread is not None and (case.grace is None or now >= case.grace.ends_at):
         return replace(case, stop=case.unread)
     if report.verified is not None and report.bundle is not None:
-        state = state.bundle_seen(report.bundle.iss, report.memory)
+        # An older bundle than the one that is remembered vouches for nothing new.
+        newest = report.bundle.version == report.memory.version
+        vouched_by = report.bundle_keyids if newest else ()
+        state = state.bundle_seen(report.bundle.iss, report.memory, vouched_by=vouched_by)
         case = replace(case, state=state.document_seen(report.bundle.issued_at))
     if report.error is not None:
         failure = _Failure.of(report.error)
@@ -365,7 +386,8 @@ def _leased(case: _Case) -> _Case:
     license_, now = case.report.require(), case.seen.now
     if license_.document.mode != "lease":
         return case
-    lease = _held_lease(license_, case.seen)
+    periods = case.state.periods.get(license_.document.deployment_id, NO_PERIODS)
+    lease = _held_lease(license_, case.seen, periods)
     if isinstance(lease, _Failure):
         return replace(case, stop=lease)
     case = replace(case, lease=lease, state=case.state.document_seen(lease.issued_at))
@@ -375,7 +397,9 @@ def _leased(case: _Case) -> _Case:
     return replace(case, stop=_Failure(code, f"lease-{lease.status}"))
 
 
-def _held_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure:
+def _held_lease(
+    license_: Verified[License], seen: Evidence, periods: Mapping[str, int]
+) -> Lease | _Failure:
     """Return the held lease if it counts for this license, whatever it says."""
     required = "license-lease-required"
     if seen.lease is None or seen.lease_problem is not None:
@@ -388,11 +412,19 @@ def _held_lease(license_: Verified[License], seen: Evidence) -> Lease | _Failure
         ).document
     except LicensingError as error:
         return _Failure(required, error.code)
+    misfit = _misfit(lease, license_, seen.now, periods)
+    return lease if misfit is None else _Failure(required, misfit)
+
+
+def _misfit(
+    lease: Lease, license_: Verified[License], now: int, periods: Mapping[str, int]
+) -> str | None:
+    """Return why a genuine lease of this instance does not count for this license."""
     if lease.deployment_id != license_.document.deployment_id:
-        return _Failure(required, "lease-of-another-deployment")
+        return "lease-of-another-deployment"
     if license_.document.revision < lease.license_revision:
-        return _Failure(required, "lease-of-a-later-revision")
-    return lease
+        return "lease-of-a-later-revision"
+    return None if excess(lease, license_, now, periods) is None else REJECTED
 
 
 # What comes of it
@@ -448,7 +480,11 @@ def _serving(case: _Case) -> tuple[Decision, State]:
         warnings=tuple(warnings),
         license=license_,
     )
-    return decision, case.state.license_verified(document).serving(terms, document.revision, now)
+    state = case.state.license_verified(document)
+    state = state.serving(terms, document.revision, now, vouched_by=license_.keyids)
+    if effect.budget is not None:
+        state = state.budget_serves(document, effect.budget.budget_id, now)
+    return decision, state
 
 
 @dataclass(frozen=True)
@@ -461,28 +497,17 @@ class _Effect:
 
 
 def _in_effect(license_: License, lease: Lease | None = None) -> _Effect:
-    """Return what the license grants, narrowed by a lease that was made for it."""
-    features, limits, budget = frozenset(license_.features), license_.limits, license_.budget
+    """Return what the license grants, narrowed by a lease that was made for it.
+
+    The lease keeps within its license (`licensing.bounds`), so what it says is the smaller.
+    """
+    features, limits, budget = license_.features, license_.limits, license_.budget
     if lease is not None:
-        if lease.features is not None:
-            features &= frozenset(lease.features)
-        if lease.limits is not None:
-            limits = _smaller(limits, lease.limits)
+        features = features if lease.features is None else lease.features
+        narrowed = {} if lease.limits is None else msgspec.to_builtins(lease.limits)
+        limits = msgspec.structs.replace(limits, **narrowed)
         budget = lease.budget or budget
-    return _Effect(features, limits, budget)
-
-
-def _smaller(ours: Limits, theirs: Limits) -> Limits:
-    """Return the smaller of each limit; of two windows, the one with fewer tokens a second."""
-
-    def rate(limits: Limits) -> float:
-        return (limits.tokens_per_window or math.inf) / (limits.window_s or 1)
-
-    bounds = {}
-    for name in ("max_concurrency", "max_instances", "max_seats"):
-        given = [each for each in (getattr(ours, name), getattr(theirs, name)) if each is not None]
-        bounds[name] = min(given, default=None)
-    return msgspec.structs.replace(min(ours, theirs, key=rate), **bounds)
+    return _Effect(frozenset(features), limits, budget)
 
 
 def _facts(license_: Verified[License], effect: _Effect, *, grace: bool) -> Mapping[str, Any]:

@@ -1,18 +1,19 @@
 """Enrolling, renewing and releasing a lease, one attempt at a time.
 
 Source: "The router" of the lease protocol. A lease is installed exactly when it verifies, is this
-instance's own, answers the pending request, is above the held one, and continues it (unless it
-warns of a clone or begins a new epoch).
+instance's own, answers the pending request, keeps within the license, is above the held one, and
+continues it (unless it warns of a clone or begins a new epoch).
 """
 
 import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from licensing.bounds import REJECTED, excess
 from licensing.encoding import b64encode, parse_json, sha256_hex
 from licensing.enrollment import EnrollmentRequest, LeaseRequest, ReleaseRequest, Usage
 from licensing.envelope import Envelope
@@ -20,7 +21,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from licensing.license import License
 from licensing.names import INSTANCE_ISSUER
-from licensing.verify import Trust, Verified, examine_license, verify_lease
+from licensing.verify import KeysetTrust, Trust, Verified, examine_license, verify_lease
 from router.clock import Clock, SystemClock
 from router.errors import Refused, RouterError, StateError, Unreachable, UsageError
 from router.lease.identity import Identity, load_identity, make_identity
@@ -44,6 +45,8 @@ class Grounds:
     """The highest version of a revocation bundle seen."""
     usage: Usage | None = None
     """How much of its budget this instance used."""
+    periods: Mapping[str, int] = field(default_factory=dict)
+    """Since when each period budget of the deployment has been in use here."""
     clock: Clock = field(default_factory=SystemClock)
     """Measures how long the answer takes."""
 
@@ -388,45 +391,57 @@ def _ask(fetch: Fetch, request: Envelope, state: LeaseState) -> Envelope:
         raise Unreachable(f"the answer is not a lease: {error.detail}") from error
 
 
+def _is_disowned(envelope: Envelope, grounds: Grounds) -> bool:
+    """Say whether only compromised keys vouch for a lease: then nothing has to continue it."""
+    trust = grounds.trust
+    if not isinstance(trust, KeysetTrust):
+        return False
+    known = {each.keyid for each in envelope.signatures if trust.find(each.keyid, "lease")}
+    return bool(known) and known <= trust.keyset.compromised
+
+
 def accept_lease(
     envelope: Envelope, grounds: Grounds, keyid: str, state: LeaseState, *, fresh: bool
 ) -> Verified[Lease]:
     """Check every rule a lease must keep before it is installed.
 
-    An answer that arrived right after its request tells the time, so a clock that runs slow does
-    not make it look like one from the future.
+    It is judged at the time that is in force once it is installed. An answer that arrived right
+    after its request tells the time, so a clock that runs slow does not make it look like one from
+    the future, nor does one that runs fast end a budget's period.
 
     Raises:
         LicensingError: it does not verify.
-        RouterError: it is genuine, and not the answer to the pending request.
+        RouterError: it is genuine, and not the answer to the pending request, or grants more than
+            its license.
     """
-    at = max(grounds.at, Lease.parse(envelope.payload).issued_at) if fresh else grounds.at
+    at = Lease.parse(envelope.payload).issued_at if fresh else grounds.at
     verified = verify_lease(envelope.to_bytes(), grounds.trust, at, instance_keyid=keyid)
     lease = verified.document
-    rules: list[tuple[str, Callable[[], bool]]] = [
-        ("it answers another request", lambda: lease.request_id == state.pending),
+    rules = [
+        (lease.request_id == state.pending, "it answers another request"),
         (
+            lease.deployment_id == grounds.license.document.deployment_id,
             "it is for another deployment",
-            lambda: lease.deployment_id == grounds.license.document.deployment_id,
         ),
     ]
     held, held_envelope = state.held(), state.envelope()
-    if held is not None and held_envelope is not None:
+    if held is not None and held_envelope is not None and not _is_disowned(held_envelope, grounds):
+        continues = (
+            lease.prev_sha256 == sha256_hex(held_envelope.payload)
+            or lease.clone_warning is True
+            or lease.epoch > held.epoch
+        )
         rules += [
             (
+                (lease.epoch, lease.seq) > (held.epoch, held.seq),
                 "it is not above the lease at hand",
-                lambda: (lease.epoch, lease.seq) > (held.epoch, held.seq),
             ),
-            (
-                "it does not continue the lease at hand",
-                lambda: (
-                    lease.prev_sha256 == sha256_hex(held_envelope.payload)
-                    or lease.clone_warning is True
-                    or lease.epoch > held.epoch
-                ),
-            ),
+            (continues, "it does not continue the lease at hand"),
         ]
-    for complaint, holds in rules:
-        if not holds():
-            raise RouterError(f"the lease was not installed: {complaint}", code="lease-rejected")
+    complaints = [complaint for holds, complaint in rules if not holds]
+    beyond = excess(lease, grounds.license, at, grounds.periods)
+    if beyond is not None:
+        complaints.append(beyond)
+    if complaints:
+        raise RouterError(f"the lease was not installed: {complaints[0]}", code=REJECTED)
     return verified

@@ -11,7 +11,7 @@ Source: "The router" and "Times" of the lease protocol.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from licensing.lease import Lease
 from licensing.license import License
 from licensing.verify import Verified, examine_license, verify_bundle
 from router.clock import Clock, anchor_at
-from router.documents.decision import Decision
+from router.documents.decision import Decision, RememberedTrust
 from router.documents.keysets import take_update
 from router.errors import Refused, RouterError, Unreachable
 from router.files import read_at_most, write_atomically
@@ -54,6 +54,8 @@ ASK_S: Final = (900, 86_400)
 """The bounds of the interval at which the current license is asked for."""
 KEY_CODES: Final = ("untrusted-key", "keyset-too-old", "rolled-back")
 """What a newer keyset may mend: the one at hand may be below one that was in use here."""
+ENDED_KEY: Final = "key-not-valid"
+"""The key behind the license or the lease counts no more: the portal has others by now."""
 CLOCK_CODES: Final = ("clock-rollback", "not-yet-valid", "expired")
 """Refusals that the portal's time may resolve, until it has vouched for one since boot."""
 
@@ -130,6 +132,7 @@ class Renewal:
             now,
             bundle_version=self._bundle_version(license_.document),
             usage=self._usage(license_),
+            periods=self._periods(license_.document),
             clock=self._clock,
         )
         why = decision.cause
@@ -153,7 +156,10 @@ class Renewal:
         state, trust = self._guard.state, self._guard.keysets.trust
         if self._license is None and trust is not None and state is not None and state.last_valid:
             self._license = examine_license(
-                state.last_valid.data, trust, self._guard.now()
+                state.last_valid.data,
+                # It is asked with, not served: also where its key has been compromised since.
+                RememberedTrust(trust.issuer, trust.version),
+                self._guard.now(),
             ).verified
         return self._license
 
@@ -162,6 +168,10 @@ class Renewal:
         if state is None:
             return None
         return usage_of(state, license_, None if leased is None else leased.held())
+
+    def _periods(self, license_: License) -> Mapping[str, int]:
+        state = self._guard.state
+        return {} if state is None else state.periods.get(license_.deployment_id, {})
 
     def _bundle_version(self, license_: License) -> int:
         state = self._guard.state
@@ -205,7 +215,8 @@ class Renewal:
                     f"router-license enroll --state-dir {self._store.directory}"
                 )
             return self._code is not None
-        by_keys = cause in KEY_CODES and self._clock.boottime() >= self._keys_rest_until
+        by_keys = cause in (*KEY_CODES, ENDED_KEY)
+        by_keys = by_keys and self._clock.boottime() >= self._keys_rest_until
         return (
             by_keys
             or cause in CLOCK_CODES
@@ -241,11 +252,12 @@ class Renewal:
                 return
             outcome.lease, grounds = self._enroll(store, grounds, self._code, fetch)
         else:
-            if cause in KEY_CODES:
-                # Where the portal has no newer one, asking at once again is no use.
+            if cause in (*KEY_CODES, ENDED_KEY):
+                # Where the portal has nothing newer, asking at once again is no use.
                 self._keys_rest_until = self._clock.boottime() + ASK_S[0]
                 grounds = self._fetch_keyset(grounds, fetch)
-            if asked or cause in CLOCK_CODES or self._renewal_due(state, grounds):
+            renews = asked or cause in (*CLOCK_CODES, ENDED_KEY)
+            if renews or self._renewal_due(state, grounds):
                 outcome.lease, grounds = self._renew(store, grounds, fetch)
         state = store.load()
         if outcome.lease is not None:

@@ -38,13 +38,15 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from licensing.document import Count, Sha256, UnixTime
+from licensing.bounds import periods_with
+from licensing.document import BudgetId, Count, Sha256, UnixTime
 from licensing.encoding import b64decode, b64encode, parse_json
 from licensing.errors import LicensingError
 from licensing.license import License
@@ -59,6 +61,7 @@ SCHEMA: Final = 1
 MAX_BYTES: Final = 64 * 1024 * 1024
 _KEY_BYTES: Final = 32
 _PURPOSE: Final = b"license-state.v1\n"
+T = TypeVar("T")
 
 
 class StateInvalid(RouterError):
@@ -125,6 +128,15 @@ class Head(Fact, frozen=True, kw_only=True):
     """Of the segment's first line; None: nothing was written after this state."""
 
 
+class Vouched(Fact, frozen=True, kw_only=True):
+    """What each key vouched for, so that what only a compromised one did can be forgotten."""
+
+    revisions: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """Highest revision that served, by deployment id and key id."""
+    bundles: dict[str, dict[str, BundleMemory]] = msgspec.field(default_factory=dict)
+    """What a bundle said, by issuer and key id."""
+
+
 class State(Fact, frozen=True, kw_only=True):
     """Everything durable but the journal's latest records."""
 
@@ -134,10 +146,14 @@ class State(Fact, frozen=True, kw_only=True):
     """Highest keyset version, by issuer."""
     bundles: dict[str, BundleMemory] = msgspec.field(default_factory=dict)
     """By issuer."""
+    vouched: Vouched = Vouched()
+    """Which keys these rest on; a state from before keys were noted has none."""
     time: Time = Time()
     grace: Grace | None = None
     last_valid: LastValid | None = None
     budgets: Budgets = Budgets()
+    periods: dict[str, dict[BudgetId, UnixTime]] = msgspec.field(default_factory=dict)
+    """Since when each period budget of a lease has been in use, by deployment id."""
     journal: Head = Head()
 
     def floors(self, deployment_id: str, issuer: str) -> Floors:
@@ -163,17 +179,33 @@ class State(Fact, frozen=True, kw_only=True):
         """A license file was found valid: it is kept, and grace is over."""
         return self._with(last_valid=LastValid(envelope=b64encode(data), at=at), grace=None)
 
-    def serving(self, terms: Terms, revision: int, now: int) -> "State":
+    def serving(
+        self, terms: Terms, revision: int, now: int, *, vouched_by: Sequence[str] = ()
+    ) -> "State":
         """A license serves: its revision and `now` become floors, its budget counts.
+
+        `vouched_by` are the keys whose signatures of it count.
 
         Carries over what was left of the budget before, once. Make it durable with
         `await journal.update(...)` before the first request is served.
         """
-        held = self.revisions.get(terms.deployment_id, 0)
+        ours = terms.deployment_id
+        by = self.vouched.revisions.get(ours, {})
+        by = {**by, **{each: max(by.get(each, 0), revision) for each in vouched_by}}
+        vouched = {**self.vouched.revisions, **({ours: by} if by else {})}
         return self._with(
-            revisions={**self.revisions, terms.deployment_id: max(held, revision)},
+            revisions={**self.revisions, ours: max(self.revisions.get(ours, 0), revision)},
+            vouched=msgspec.structs.replace(self.vouched, revisions=vouched),
             budgets=self.budgets.serving(terms),
         ).now_seen(now)
+
+    def budget_serves(self, license_: License, budget_id: str, now: int) -> "State":
+        """A budget serves under a license; where it is a period's, it is known since when."""
+        held = self.periods.get(license_.deployment_id, {})
+        known = periods_with(held, license_, budget_id, now)
+        if known == held:
+            return self
+        return self._with(periods={**self.periods, license_.deployment_id: dict(known)})
 
     def now_seen(self, now: int) -> "State":
         """The router serves at this instant."""
@@ -194,9 +226,40 @@ class State(Fact, frozen=True, kw_only=True):
         held = self.keysets.get(issuer, 0)
         return self._with(keysets={**self.keysets, issuer: max(held, version)})
 
-    def bundle_seen(self, issuer: str, memory: BundleMemory) -> "State":
-        """A bundle was fully verified: `memory` is what is known since."""
-        return self._with(bundles={**self.bundles, issuer: memory})
+    def bundle_seen(
+        self, issuer: str, memory: BundleMemory, *, vouched_by: Sequence[str] = ()
+    ) -> "State":
+        """A bundle was fully verified: `memory` is what is known since.
+
+        `vouched_by` are the keys whose signatures of it count.
+        """
+        by = {**self.vouched.bundles.get(issuer, {}), **dict.fromkeys(vouched_by, memory)}
+        vouched = {**self.vouched.bundles, **({issuer: by} if by else {})}
+        return self._with(
+            bundles={**self.bundles, issuer: memory},
+            vouched=msgspec.structs.replace(self.vouched, bundles=vouched),
+        )
+
+    def forgetting(self, compromised: frozenset[str]) -> "State":
+        """Forget the revisions, bundle versions and entries that only these keys vouched for."""
+        revisions, bundles = dict(self.revisions), dict(self.bundles)
+        by_revision, by_bundle = dict(self.vouched.revisions), dict(self.vouched.bundles)
+        for deployment_id, by in self.vouched.revisions.items():
+            kept = {each: value for each, value in by.items() if each not in compromised}
+            if len(kept) < len(by):
+                _keep(by_revision, deployment_id, kept)
+                _keep(revisions, deployment_id, max(kept.values(), default=0))
+        for issuer, known in self.vouched.bundles.items():
+            good = {each: value for each, value in known.items() if each not in compromised}
+            if len(good) < len(known):
+                _keep(by_bundle, issuer, good)
+                best = max(good.values(), key=lambda memory: memory.version, default=None)
+                _keep(bundles, issuer, best)
+        return self._with(
+            revisions=revisions,
+            bundles=bundles,
+            vouched=Vouched(revisions=by_revision, bundles=by_bundle),
+        )
 
     def _at_time(self, **changes: Any) -> "State":
         return self._with(time=msgspec.structs.replace(self.time, **changes))
@@ -204,6 +267,13 @@ class State(Fact, frozen=True, kw_only=True):
     def _with(self, **changes: Any) -> "State":
         changed = msgspec.structs.replace(self, **changes)
         return self if changed == self else changed
+
+
+def _keep(facts: dict[str, T], name: str, value: T | None) -> None:
+    """Put a fact in the place of the one before; without anything to say, leave none."""
+    facts.pop(name, None)
+    if value:
+        facts[name] = value
 
 
 def fresh_state(legacy: LegacyState | None = None) -> State:

@@ -24,6 +24,7 @@ from portal.db.keys import KeysetVersion
 from portal.jobs.worker import WORKER_BEAT
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
+from portal.services.keys import unix
 from portal.wiring import Wiring, wire_command, wire_worker
 from tests.cli.programs import make_shell
 from tests.databases import copied_file, fresh_database
@@ -419,7 +420,7 @@ def test_a_contract_needs_two_people(operator: Operator) -> None:
         "entitlement",
         "create",
         *("--deployment", deployment["deployment_id"], "--sku", "enterprise-annual"),
-        *("--reason", "contract 7", "--by", "ann@vendor.test"),
+        *("--feature", "routing", "--reason", "contract 7", "--by", "ann@vendor.test"),
     )
     approve = ("entitlement", "approve", made["entitlement_id"], "--by")
     operator.refused(4, "forbidden", *approve, "ann@vendor.test")
@@ -466,6 +467,71 @@ def test_the_listed_keys_are_the_published_ones(operator: Operator, tmp_path: Pa
         assert (operator.data_dir / "keys" / key["uri"].removeprefix("file:")).is_file()
     lines = operator.run("keys", "list").stdout.splitlines()
     assert [line.split()[2] for line in lines] == published
+
+
+def test_a_key_is_rotated_retired_and_compromised_by_command(
+    operator: Operator, tmp_path: Path
+) -> None:
+    entitlement = make_approved(operator)
+    issued = operator.ask("license", "issue", "--entitlement", entitlement)
+    people = []
+    for name in ("kim", "kay"):
+        people.append(f"{name}@vendor.test")
+        operator.ask("staff", "create", "--email", people[-1], "--role", "keys")
+    kim, kay = people
+
+    def change(*arguments: str) -> dict[str, Any]:
+        proposed = operator.ask("keys", *arguments, "--by", kim)
+        assert set(proposed) == {"act_id", "status"}
+        assert proposed["status"] == "pending"
+        act_id = proposed["act_id"]
+        operator.refused(4, "conflict", "keys", "run", act_id)
+        operator.refused(4, "forbidden", "act", "approve", act_id, "--by", kim)
+        assert operator.ask("act", "approve", act_id, "--by", kay)["status"] == "approved"
+        done = operator.ask("keys", "run", act_id)
+        assert operator.ask("keys", "run", act_id) == done
+        return done
+
+    rotated = change("rotate", "--role", "license", "--activate-in", "0s")
+    assert set(rotated) == {"keyset_version", "keyid"}
+    lacks = operator.ask("keys", "readiness")
+    assert set(lacks) == {"keyset_version", "known", "ready", "deployments"}
+    assert (lacks["keyset_version"], lacks["known"], lacks["ready"]) == (2, 1, 0)
+    assert [each["name"] for each in lacks["deployments"]] == ["Production"]
+    old = issued["key_id"]
+    operator.refused(4, "conflict", "keys", "retire", old, "--by", kim)
+    operator.refused(2, "invalid", "keys", "retire", old, "--anyway", "--by", kim)
+    retired = change("retire", old, "--anyway", "--reason", "the site is gone")
+    assert retired == {"keyset_version": 3, "keyid": old}
+    ended = change("compromise", old, "--reason", "a laptop was lost")
+    assert (ended["keyset_version"], ended["keyid"]) == (4, old)
+    (again,) = ended["licenses"]
+    assert again["replaces"] == issued["license_id"]
+    keyset = tmp_path / "keyset.json"
+    license_file = tmp_path / "license.json"
+    operator.ask("keys", "keyset", "--out", keyset)
+    operator.ask("license", "export", again["license_id"], "--out", license_file)
+    at = unix(operator.opened[-1].transactions.ports.clock.now())
+    trust = KeysetTrust(verify_keyset(keyset.read_bytes(), at).document)
+    assert verify_license(license_file.read_bytes(), trust, at).keyids == (rotated["keyid"],)
+
+
+def test_a_key_of_a_keeper_is_added_by_its_public_half(operator: Operator, tmp_path: Path) -> None:
+    public = tmp_path / "license-2027.pem"
+    public.write_text(
+        "-----BEGIN PUBLIC KEY-----\n"
+        "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n"
+        "-----END PUBLIC KEY-----\n"
+    )
+    arguments = ("--uri", "vault:transit/license-2027/1", "--public-key", public)
+    added = operator.ask("keys", "add", "--role", "license", *arguments)
+    assert set(added) == {"keyid", "role", "uri"}
+    operator.refused(4, "conflict", "keys", "add", "--role", "license", *arguments)
+    uri = "vault:transit/license-2028/1"
+    said = operator.refused(
+        7, "signer-unavailable", "keys", "add", "--role", "license", "--uri", uri
+    )
+    assert "no signer for vault: keys" in said
 
 
 def test_db_check_before_and_after_upgrade(nobody: Operator) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from licensing.bounds import REJECTED, excess
 from licensing.enrollment import InstanceDocument, LeaseRequest, ReleaseRequest
 from licensing.envelope import MAX_BUNDLE_BYTES, Envelope
 from licensing.errors import LicensingError
@@ -28,6 +29,7 @@ from licensing.verify import (
     verify_keyset,
     verify_keyset_update,
     verify_lease,
+    verify_license,
     verify_request,
 )
 
@@ -57,8 +59,10 @@ def read_vectors(directory: Path) -> Iterator[tuple[bytes, Test]]:
                 yield keyset, test
 
 
-def verify(keyset: bytes, test: Test) -> None:
+def verify(keyset: bytes, test: Test) -> str | None:
     """Verify a vector's document as its options say.
+
+    Returns the code of a lease that is genuine and goes beyond its license.
 
     Raises:
         LicensingError: it is refused.
@@ -86,7 +90,11 @@ def verify(keyset: bytes, test: Test) -> None:
                 policy=RevocationPolicy(require_current=current),
             ).require()
         case "lease":
-            verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
+            lease = verify_lease(data, trust, at, instance_keyid=options.get("instance_keyid"))
+            if "license_b64" in options:
+                license_ = verify_license(base64.b64decode(options["license_b64"]), trust, at)
+                if excess(lease.document, license_, at, options.get("periods", {})) is not None:
+                    return REJECTED
         case "revocation-bundle":
             floor = floors.get("bundle_version", 0)
             verify_bundle(data, trust, at, floor=floor, require_current=current)
@@ -100,6 +108,7 @@ def verify(keyset: bytes, test: Test) -> None:
         case kind:
             key = PublicKey.from_base64(options["public_key_b64"])
             verify_request(Envelope.parse(data), REQUESTS[kind], key)
+    return None
 
 
 def remembered(version: int, bundle: bytes | None = None) -> BundleMemory:
@@ -116,10 +125,9 @@ def remembered(version: int, bundle: bytes | None = None) -> BundleMemory:
 def outcome(keyset: bytes, test: Test) -> str:
     """Return `valid`, or the code of the refusal."""
     try:
-        verify(keyset, test)
+        return verify(keyset, test) or "valid"
     except LicensingError as error:
         return error.code
-    return "valid"
 
 
 def main(directory: str) -> int:

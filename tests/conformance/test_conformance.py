@@ -35,6 +35,17 @@ def wrong(how: str) -> list[str]:
     ]
 
 
+BOUNDS_NAMED = (
+    "time",
+    "features",
+    "limits",
+    "window",
+    "budget-size",
+    "carry-over",
+    "budget-id",
+    "period",
+    "period-fresh",
+)
 WRONG = {
     "grace ends a second late": (
         (
@@ -58,6 +69,12 @@ WRONG = {
             "bundle.remembered",
             "bundle.gone-after-it-was-seen",
             "bundle.effective-later",
+            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
+            "compromise.a-revision-that-another-key-vouched-for-stays",
+            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+            "compromise.the-fetched-license-outlives-the-file",
+            "lease.period-budgets",
+            "lease.period-budgets-joined-late",
             "state.before",
         },
     ),
@@ -72,6 +89,7 @@ WRONG = {
                 "not-above",
                 "broken",
                 "future",
+                *(f"bound-{name}-beyond" for name in BOUNDS_NAMED),
             )
         },
     ),
@@ -96,6 +114,16 @@ WRONG = {
     "it renews at the window's begin": (
         "c.ANSWERS['renewal_moment'] = lambda r: {'moment': 1800000000 + 8 * 3600}",
         {"moment.inside-the-window", "moment.a-window-of-one-second"},
+    ),
+    "it never forgets": (
+        (
+            "from router.state.store import State\n"
+            "State.forgetting = lambda state, compromised: state"
+        ),
+        {
+            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
+            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
+        },
     ),
 }
 
@@ -147,24 +175,165 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_row_of_the_table_is_seen_in_the_code_that_serves(
-    name: str, tmp_path: Path
-) -> None:
-    """The router runs over a copy of `licensing` in which one row is wrong."""
-    right, wrong, expected = BROKEN[name]
+def failing_with(tmp_path: Path, module: str, right: str, wrong: str) -> set[str]:
+    """Return the vectors a router fails over a copy of `licensing` in which one line is wrong."""
     copy = shutil.copytree(
         Path(licensing.__file__).parent,
         tmp_path / "licensing",
         ignore=shutil.ignore_patterns("vectors", "__pycache__"),
     )
-    judge = copy / "verify.py"
+    judge = copy / module
     text = judge.read_text()
     assert text.count(right) == 1
     judge.write_text(text.replace(right, wrong))
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     _, failures = conformance.run(["env", f"PYTHONPATH={path}", sys.executable, "-P", *OURS[1:]])
-    assert {failure.name for failure in failures} == expected
+    return {failure.name for failure in failures}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_of_the_table_is_seen_in_the_code_that_serves(
+    name: str, tmp_path: Path
+) -> None:
+    right, wrong, expected = BROKEN[name]
+    assert failing_with(tmp_path, "verify.py", right, wrong) == expected
+
+
+def bound(name: str, *more: str) -> set[str]:
+    """Return the stateful vectors of a bound that fail where nobody minds it, and more."""
+    return {f"lease.bound-{name}", f"accept.bound-{name}-beyond", *more}
+
+
+UNBOUND = {
+    "it may outlast its license": (
+        "if lease.grace_until_at > bounds.expires_at",
+        "if False",
+        bound("time", "lease.bounds-grace-beyond", "lease.bounds-expires-beyond"),
+    ),
+    "it may last a second longer": (
+        "lease.grace_until_at > bounds.expires_at",
+        "lease.grace_until_at > bounds.expires_at + 1",
+        bound("time", "lease.bounds-grace-beyond", "lease.bounds-expires-beyond"),
+    ),
+    "it must end before its license": (
+        "lease.grace_until_at > bounds.expires_at",
+        "lease.grace_until_at >= bounds.expires_at",
+        {
+            "lease.bound-time",
+            "accept.bound-time-at",
+            "lease.bounds-grace-at",
+            "lease.bounds-expires-at",
+        },
+    ),
+    "it may add a feature": (
+        "if not set(lease.features or ()) <= set(bounds.features)",
+        "if False",
+        bound("features", "lease.bounds-features-beyond"),
+    ),
+    "it must have every feature": (
+        "if not set(lease.features or ()) <= set(bounds.features)",
+        "if set(lease.features or ()) >= set(bounds.features)",
+        {
+            "lease.bound-features",
+            "accept.bound-features-at",
+            "lease.bounds-features-at",
+        },
+    ),
+    "a limit may be one larger": (
+        "else given > bound",
+        "else given > bound + 1",
+        bound(
+            "limits",
+            "lease.bounds-max_concurrency-beyond",
+            "lease.bounds-max_instances-beyond",
+            "lease.bounds-max_seats-beyond",
+            "lease.bounds-tokens_per_window-beyond",
+            "lease.bounds-slow-burst",
+        ),
+    ),
+    "nobody minds max_instances": (
+        "if given is None or bound is None",
+        'if given is None or bound is None or name == "max_instances"',
+        {"lease.bounds-max_instances-beyond"},
+    ),
+    "a window may be shorter": (
+        "given < bound if name",
+        "False if name",
+        bound("window", "lease.bounds-window_s-beyond"),
+    ),
+    "a budget may be a token larger": (
+        "ours.tokens_total > most.tokens_total",
+        "ours.tokens_total > most.tokens_total + 1",
+        bound(
+            "budget-size",
+            "lease.bounds-tokens_total-beyond",
+            "lease.bounds-not-active",
+            "lease.period-tokens-beyond",
+        ),
+    ),
+    "it may carry over from any budget": (
+        "if ours.carry_over_from not in (None, named)",
+        "if False",
+        bound(
+            "carry-over",
+            "lease.bounds-carry-over-beyond",
+            "lease.bounds-carry-over-none",
+            "lease.bounds-carry-over-no-budget",
+        ),
+    ),
+    "any budget will do": (
+        "if period_s is None",
+        "if False",
+        bound(
+            "budget-id",
+            "lease.bounds-budget-id",
+            "lease.period-not-permitted",
+            *(f"lease.period-of-{value}" for value in ("text", "0", "true", "below-0")),
+        ),
+    ),
+    "a period ends a second sooner": (
+        "at < max(periods.values()) + period_s",
+        "at < max(periods.values()) + period_s - 1",
+        {
+            "accept.bound-period-beyond",
+            "accept.bound-period-fresh-beyond",
+            "lease.period-budgets",
+            "lease.period-budgets-joined-late",
+            "lease.period-next-beyond",
+            "lease.period-latest-counts",
+        },
+    ),
+    "a period begins with the first budget": (
+        "max(periods.values())",
+        "min(periods.values())",
+        {
+            "lease.period-budgets",
+            "lease.period-budgets-joined-late",
+            "lease.period-latest-counts",
+        },
+    ),
+    "a period begins again whenever it is seen": (
+        "budget_id in (own.budget_id, *periods)",
+        "budget_id == own.budget_id",
+        {"lease.period-budgets"},
+    ),
+    "the first period begins when it is met": (
+        "at if periods else license_.not_before_at",
+        "at",
+        {"lease.period-budgets-joined-late"},
+    ),
+    "a lease for another license is compared too": (
+        "if lease.license_sha256 != license_.payload_sha256",
+        "if False",
+        {"lease.bounds-another-license"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNBOUND)
+def test_a_bound_of_a_lease_that_is_not_kept_is_seen(name: str, tmp_path: Path) -> None:
+    right, wrong, expected = UNBOUND[name]
+    assert failing_with(tmp_path, "bounds.py", right, wrong) == expected
 
 
 @pytest.mark.parametrize(

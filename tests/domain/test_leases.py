@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from licensing.bounds import excess
 from licensing.encoding import b64encode, sha256_hex
 from licensing.enrollment import EnrollmentRequest, InstanceDocument, LeaseRequest, Usage
 from licensing.envelope import Envelope
@@ -148,7 +149,7 @@ def verified(document: InstanceDocument, keyid: str) -> Verified[Any]:
     """Return a request as it stands once its signature was found right."""
     payload = document.to_bytes()
     return Verified(
-        document, Envelope(payload, document.PAYLOAD_TYPE, ()), keyid, sha256_hex(payload)
+        document, Envelope(payload, document.PAYLOAD_TYPE, ()), (keyid,), sha256_hex(payload)
     )
 
 
@@ -204,7 +205,7 @@ class Chains:
             "revoked_at": None,
             "is_held": False,
             "latest_bundle": 7,
-            "latest_keyset": 1,
+            "has_stopped_keys": False,
             "keyset_sha256": "5" * 64,
         }
         return Known(**{**values, **self.changes, **changes})
@@ -509,6 +510,25 @@ def test_usage_never_falls_and_counts_when_none_is_reported(chains: Chains) -> N
         assert decided.lease.budget.tokens_total == 700
 
 
+def test_a_lease_keeps_within_its_license_whatever_was_used(chains: Chains) -> None:
+    """What was carried over is used beyond `tokens_total`; a lease may not say so."""
+    usage = Usage(budget_id=BUDGET.budget_id, tokens_total=1300, requests_total=1)
+    decided = chains.renew(usage=usage)
+    assert decided.head.usage_tokens == 1300
+    assert decided.lease.budget is not None
+    assert decided.lease.budget.tokens_total == BUDGET.tokens_total
+    assert beyond(chains, decided) is None
+
+
+def beyond(chains: Chains, decided: NextLease) -> str | None:
+    """Return what a router would refuse a lease for."""
+    payload = chains.license.to_bytes()
+    envelope = Envelope(payload, License.PAYLOAD_TYPE, ())
+    license_ = Verified(chains.license, envelope, ("0" * 64,), sha256_hex(payload))
+    assert decided.lease.license_sha256 == license_.payload_sha256
+    return excess(decided.lease, license_, int(chains.at.timestamp()))
+
+
 def test_the_others_matter_for_a_budget_and_for_coming_back(chains: Chains) -> None:
     head, known = chains.instances[1].head, chains.known(1)
     assert needs_others(head, known)
@@ -581,6 +601,7 @@ def _renew_somehow(
         assert instance.head == head, "a refusal changes nothing"
         return
     lease = decided.lease
+    assert beyond(chains, decided) is None
     assert (lease.epoch, lease.seq) == (chain[-1].epoch, chain[-1].seq + 1)
     assert lease.prev_sha256 == chain[-1].sha256
     assert (lease.clone_warning is True) is (claimed != chain[-1])

@@ -36,6 +36,14 @@ def make_entitlement(
         return approve_entitlement(context, made.id, approved_by=staff)
 
 
+def make_budgeted_pilot(
+    transactions: Transactions, deployment: Deployment, **terms: Any
+) -> Entitlement:
+    """Make an approved pilot of one instance that counts a budget of 10M tokens."""
+    limits = {"tokens_total": 10_000_000, "max_instances": 1}
+    return make_entitlement(transactions, deployment, sku="pilot-30d", limits=limits, **terms)
+
+
 def issue(transactions: Transactions, entitlement: Entitlement) -> License:
     """Issue the license of an entitlement."""
     with transactions.writing(COMMAND) as context:
@@ -57,4 +65,11 @@ def make_lease_license(transactions: Transactions, **terms: Any) -> License:
     return make_license(transactions, mode="lease", **terms)
 
 
-__all__ = ["issue", "make_entitlement", "make_lease_license", "make_license", "make_staff"]
+__all__ = [
+    "issue",
+    "make_budgeted_pilot",
+    "make_entitlement",
+    "make_lease_license",
+    "make_license",
+    "make_staff",
+]

@@ -18,6 +18,7 @@ from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope
 from licensing.errors import LicensingError
 from licensing.lease import Lease
+from licensing.license import Budget, Limits
 from portal.db.instances import Instance
 from portal.db.leases import Lease as LeaseRow
 from portal.services.keys import sign_payload
@@ -258,7 +259,7 @@ def altered(site: Site, role: str = "lease", **changes: Any) -> Fault:
         response = passing.forward()
         lease = Lease.parse(Envelope.parse(response.get_data()).payload)
         forged = msgspec.structs.replace(lease, **changes)
-        envelope = sign_payload(forged.to_bytes(), Lease.PAYLOAD_TYPE, signer_of(site, role))
+        envelope = sign_payload(forged.to_bytes(), Lease.PAYLOAD_TYPE, (signer_of(site, role),))
         response.set_data(envelope.to_bytes())
         return response
 
@@ -272,6 +273,19 @@ NOT_INSTALLED: dict[str, tuple[dict[str, Any], str]] = {
     "not above the one at hand": ({"seq": 2}, "lease-rejected"),
     "below the one at hand": ({"seq": 1, "prev_sha256": "0" * 64}, "lease-rejected"),
     "not a continuation": ({"prev_sha256": "a" * 64}, "lease-rejected"),
+    "longer than its license": ({"grace_until_at": 2**40}, "lease-rejected"),
+    "with a feature more": ({"features": ("zero_gravity",)}, "lease-rejected"),
+    "with a wider limit": ({"limits": Limits(max_instances=101)}, "lease-rejected"),
+    "with what another budget has left": (
+        {
+            "budget": Budget(
+                budget_id=identifier("bud", 1),
+                tokens_total=1,
+                carry_over_from=identifier("bud", 2),
+            )
+        },
+        "lease-rejected",
+    ),
     "for another product": ({"product": "other"}, "wrong-product"),
     "signed by another role": ({"role": "license"}, "untrusted-key"),
 }
@@ -342,7 +356,7 @@ def test_a_strangers_lease_is_not_installed(site: Site) -> None:
         response = passing.forward()
         payload = Envelope.parse(response.get_data()).payload
         stranger = MemorySigner(b"a stranger")
-        response.set_data(sign_payload(payload, Lease.PAYLOAD_TYPE, stranger).to_bytes())
+        response.set_data(sign_payload(payload, Lease.PAYLOAD_TYPE, (stranger,)).to_bytes())
         return response
 
     site.network.faults.append(forge)

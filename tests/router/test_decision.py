@@ -557,20 +557,87 @@ def test_the_license_comes_before_its_lease() -> None:
     assert codes(leased(bundle=revoked), FRESH, STRICT)[0] == "license-revoked"
 
 
-def test_a_lease_can_only_narrow() -> None:
+def test_a_lease_narrows() -> None:
     held = lease(
-        features=("pii_filtering", "routing"),
-        limits=Limits(max_concurrency=9, max_seats=2, tokens_per_window=50, window_s=60),
-        budget=Budget(budget_id=identifier("bud", 2), tokens_total=77),
+        features=("routing",),
+        limits=Limits(max_seats=2, max_instances=3, tokens_per_window=50, window_s=90),
+        budget=Budget(budget_id=identifier("bud", 1), tokens_total=77),
     )
     decision, _ = judged(leased(held=held))
     assert decision.features == {"routing"}
     assert decision.limits == Limits(
-        max_concurrency=8, max_seats=2, tokens_per_window=50, window_s=60
+        max_concurrency=8, max_seats=2, max_instances=3, tokens_per_window=50, window_s=90
     )
     assert decision.terms is not None
     assert decision.terms.budget is not None
     assert decision.terms.budget.tokens_total == decision.facts["budget_tokens"] == 77
+
+
+BEYOND: dict[str, dict[str, Any]] = {
+    "it outlasts the license": {"grace_until_at": EXPIRES_AT + 1},
+    "a feature more": {"features": ("pii_filtering", "routing")},
+    "a limit that is wider": {"limits": Limits(max_concurrency=9)},
+    "a burst in a slower window": {"limits": Limits(tokens_per_window=101, window_s=86_400)},
+    "more tokens": {"budget": Budget(budget_id=identifier("bud", 1), tokens_total=1001)},
+    "another budget": {"budget": Budget(budget_id=identifier("bud", 2), tokens_total=1)},
+    "suspended, and more tokens": {
+        "status": "suspended",
+        "budget": Budget(budget_id=identifier("bud", 1), tokens_total=1001),
+    },
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_lease_beyond_its_license_is_as_if_there_were_none(name: str) -> None:
+    """Whoever can sign leases gets no more than the license, and sets no clock."""
+    held = lease(issued_at=AT + 200, **BEYOND[name])
+    decision, state = judged(leased(held=held))
+    assert (decision.serving, decision.reason, decision.cause) == (
+        False,
+        "license-lease-required",
+        "lease-rejected",
+    )
+    assert decision.lease is None
+    assert state.time.doc_floor < AT
+    assert state.budgets.tallies == {}
+
+
+def test_a_period_budget_is_remembered_from_the_moment_it_serves() -> None:
+    file = VENDOR.leased(
+        budget=Budget(budget_id=identifier("bud", 1), tokens_total=1000),
+        ext={"budget_period_s": 3600},
+    )
+
+    def held(number: int) -> bytes:
+        budget = Budget(budget_id=identifier("bud", number), tokens_total=1000)
+        return lease(file, budget=budget, expires_at=EXPIRES_AT, grace_until_at=EXPIRES_AT)
+
+    def at(now: int, number: int, before: State) -> tuple[bool, State]:
+        decision, after = judged(leased(now, held(number), license=file), before)
+        return decision.serving, after
+
+    serving, state = at(AT, 1, FRESH)
+    assert serving
+    assert state.periods == {}
+    serving, state = at(AT, 2, state)
+    assert serving
+    assert state.periods == {identifier("dep", 1): {identifier("bud", 2): ISSUED_AT}}
+    serving, state = at(AT + 10, 3, state)
+    assert serving
+    serving, refused = at(AT + 10 + 3599, 4, state)
+    assert not serving
+    assert refused.periods == state.periods
+    assert at(AT + 10 + 3600, 4, state)[0]
+    assert at(AT - 200, 3, state)[0], "a clock that is a little behind loses nothing"
+
+
+def test_a_license_counted_by_periods_before_permits_none_by_itself() -> None:
+    """What was remembered under one license is no permission under the next."""
+    held = lease(budget=Budget(budget_id=identifier("bud", 2), tokens_total=1))
+    known = msgspec.structs.replace(
+        FRESH, periods={identifier("dep", 1): {identifier("bud", 2): ISSUED_AT}}
+    )
+    assert codes(leased(held=held), known) == ("license-lease-required", "lease-rejected")
 
 
 def test_a_lease_for_the_license_before_permits_and_narrows_nothing() -> None:

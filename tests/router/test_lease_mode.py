@@ -232,6 +232,7 @@ def test_a_router_with_an_old_keyset_enrolls_with_the_keys_of_today(site: Leased
         "forbidden-page",
         "redirect",
         "forged-refusal",
+        "wide-lease",
     ],
 )
 def test_no_answer_but_a_signed_one_ends_service(site: Leased, fault: str) -> None:

@@ -67,6 +67,7 @@ def full(state: State) -> State:
     state = state.license_valid(Vendor().license(), AT).grace_begun(AT + 5, "malformed-envelope")
     state = state.serving(TERMS, 3, AT).keyset_seen(ISSUER, 4)
     state = state.bundle_seen(ISSUER, NO_BUNDLE.seen(bundle, "a" * 64, LICENSE))
+    state = state.budget_serves(PERIODIC, identifier("bud", 7), AT)
     budgets = state.budgets.reserve("r1", TERMS, 10, AT).reserve("r2", TERMS, 5, AT)
     return msgspec.structs.replace(state, budgets=budgets.settle("r1", 7, AT))
 
@@ -88,6 +89,10 @@ def licensed(**changes: Any) -> License:
     """Return a license."""
     vendor = Vendor()
     return vendor.verified(vendor.license(**changes)).document
+
+
+OWN = Budget(budget_id=identifier("bud", 1), tokens_total=100)
+PERIODIC = licensed(budget=OWN, ext={"budget_period_s": DAY_S})
 
 
 def test_a_first_boot_makes_private_files(path: Path) -> None:
@@ -370,6 +375,7 @@ def test_nothing_new_is_the_same_state() -> None:
     assert state.serving(TERMS, 3, AT) is state
     assert state.grace_begun(AT + 99, "license-missing") is state
     assert state.keyset_seen(ISSUER, 4) is state
+    assert state.budget_serves(PERIODIC, identifier("bud", 7), AT + 99) is state
 
 
 def test_an_anchor_mends_a_clock_that_ran_ahead() -> None:
@@ -397,8 +403,80 @@ def test_grace_goes_on_from_where_it_began() -> None:
     assert state.grace is None
 
 
+def test_period_budgets_are_known_by_deployment() -> None:
+    second, third = identifier("bud", 2), identifier("bud", 3)
+    state = State().budget_serves(PERIODIC, second, AT).budget_serves(PERIODIC, third, AT)
+    assert state.periods == {DEPLOYMENT: {second: ISSUED_AT, third: AT}}
+    assert state.budget_serves(PERIODIC, OWN.budget_id, AT + 1) is state
+    assert state.budget_serves(licensed(budget=OWN), identifier("bud", 4), AT) is state
+    elsewhere = msgspec.structs.replace(PERIODIC, deployment_id=identifier("dep", 2))
+    state = state.budget_serves(elsewhere, third, AT + 1)
+    assert state.periods[identifier("dep", 2)] == {third: ISSUED_AT}
+    assert state.periods[DEPLOYMENT] == {second: ISSUED_AT, third: AT}
+
+
 def test_each_issuer_has_its_bundle() -> None:
     memory = NO_BUNDLE.seen(revocations(AT, entry("revoked")), "a" * 64, LICENSE)
     state = State().bundle_seen("other", memory)
     assert state.floors(DEPLOYMENT, "other").bundle == memory
     assert state.floors(DEPLOYMENT, ISSUER).bundle == NO_BUNDLE
+
+
+# A compromised key
+
+
+GOOD, BAD = "a" * 64, "b" * 64
+
+
+def test_revisions_that_only_a_compromised_key_vouched_for_are_forgotten() -> None:
+    state = State().serving(TERMS, 3, AT, vouched_by=(GOOD,))
+    state = state.serving(TERMS, 900, AT, vouched_by=(BAD,))
+    assert state.floors(DEPLOYMENT, ISSUER).revision == 900
+    after = state.forgetting(frozenset({BAD}))
+    assert after.floors(DEPLOYMENT, ISSUER).revision == 3
+    assert after.forgetting(frozenset({BAD})) is after
+    assert after.forgetting(frozenset({GOOD})).floors(DEPLOYMENT, ISSUER).revision == 0
+
+
+def test_what_two_keys_vouched_for_stays_while_one_of_them_counts() -> None:
+    state = State().serving(TERMS, 3, AT, vouched_by=(GOOD, BAD))
+    assert state.forgetting(frozenset({BAD})).floors(DEPLOYMENT, ISSUER).revision == 3
+    assert state.forgetting(frozenset({BAD})).budgets == state.budgets
+
+
+def test_a_state_from_before_keys_were_noted_keeps_its_floors() -> None:
+    memory = NO_BUNDLE.seen(bundle_of(7), "c" * 64, LICENSE)
+    state = State(revisions={DEPLOYMENT: 5}, bundles={ISSUER: memory})
+    assert state.forgetting(frozenset({BAD})) is state
+
+
+def test_bundles_that_only_a_compromised_key_vouched_for_are_forgotten() -> None:
+    genuine = NO_BUNDLE.seen(bundle_of(7), "c" * 64, LICENSE)
+    forged = genuine.seen(bundle_of(2**40, entry(LICENSE)), "d" * 64, LICENSE)
+    state = State().bundle_seen(ISSUER, genuine, vouched_by=(GOOD,))
+    state = state.bundle_seen(ISSUER, forged, vouched_by=(BAD,))
+    assert state.floors(DEPLOYMENT, ISSUER).bundle == forged
+    assert state.forgetting(frozenset({BAD})).floors(DEPLOYMENT, ISSUER).bundle == genuine
+    both = state.forgetting(frozenset({GOOD, BAD}))
+    assert both.floors(DEPLOYMENT, ISSUER).bundle == NO_BUNDLE
+
+
+def test_what_each_key_vouched_for_outlives_the_process(path: Path) -> None:
+    with StateFile(path) as file:
+        file.open()
+        file.write(file.state.serving(TERMS, 3, AT, vouched_by=(GOOD, BAD)))
+    with StateFile(path) as file:
+        assert file.open().vouched.revisions == {DEPLOYMENT: {GOOD: 3, BAD: 3}}
+
+
+def bundle_of(version: int, *entries: Any) -> RevocationBundle:
+    """Return a bundle of a version; issued then, or when others were."""
+    return RevocationBundle(
+        typ=RevocationBundle.TYP,
+        iss=ISSUER,
+        product="genai-smart-router",
+        issued_at=min(version, AT),
+        version=version,
+        expires_at=AT + 35 * DAY_S,
+        entries=entries,
+    )

@@ -451,6 +451,29 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
+def test_a_lease_committed_while_the_sealer_reads_is_left_for_later(
+    transactions: Transactions, clock: FakeClock
+) -> None:
+    """Leases of lower numbers may still come before it."""
+    license_ = make_lease_license(transactions, sku="pilot-30d", limits={"max_instances": 9})
+    _enroll(transactions, license_, "one", clock)
+    clock.advance(seconds=LEASE_SETTLED.total_seconds() + 1)
+    meanwhile = ["two"]
+
+    def enroll_another(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT leases.number, leases.payload_sha256") and meanwhile:
+            _enroll(transactions, license_, meanwhile.pop(), clock)
+
+    engine = transactions.database.engine
+    event.listen(engine, "before_cursor_execute", enroll_another)
+    seal = seal_committed(transactions)
+    event.remove(engine, "before_cursor_execute", enroll_another)
+    assert meanwhile == []
+    assert seal is not None
+    assert seal.lease_to == 1
+    assert broken(transactions) is None
+
+
 @pytest.mark.asvs("16.2.1")
 def test_an_act_that_cannot_be_audited_does_not_happen(transactions: Transactions) -> None:
     account, _ = make_customer(transactions)

@@ -94,7 +94,7 @@ def test_what_was_started_in_time_does_not_lapse_before_its_license_is_issued(
     with transactions.writing(SYSTEM) as context:
         assert end_lapsed(context) == 0
     with transactions.reading(COMMAND) as context:
-        assert context.session.get_one(Entitlement, granted.id).state == "approved"
+        assert context.session.get_one(Entitlement, granted.id).state == "live"
 
 
 def test_what_is_proposed_is_kept_as_it_is(transactions: Transactions) -> None:

@@ -1,5 +1,6 @@
 """Issuing: one cause, one license, the same bytes; visible only when signed and verified."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,7 +32,12 @@ from portal.services.licenses import (
 from portal.services.overviews import license_history
 from portal.services.requests import approve_request, staff_request
 from tests.factories.accounts import make_customer, make_deployment, make_staff
-from tests.factories.licenses import issue, make_entitlement, make_license
+from tests.factories.licenses import (
+    issue,
+    make_budgeted_pilot,
+    make_entitlement,
+    make_license,
+)
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock, MemorySigners
 
@@ -111,8 +117,8 @@ def test_a_successor_supersedes_after_the_overlap(
 ) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account)
-    first = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
-    second = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    first = issue(transactions, make_budgeted_pilot(transactions, deployment))
+    second = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-5m"))
     payload = LicensePayload.parse(second.payload or b"")
     assert (payload.revision, payload.supersedes) == (2, first.id)
     with transactions.reading(COMMAND) as context:
@@ -120,6 +126,7 @@ def test_a_successor_supersedes_after_the_overlap(
         assert (newest.id, older.id) == (second.id, first.id)
         assert standing(context, older).state == "issued"
         assert standing(context, older).replaced_by == second.id
+        assert older.superseded_at == clock.at + timedelta(days=30)
     clock.advance(days=30)
     with transactions.reading(COMMAND) as context:
         assert standing(context, context.session.get_one(License, first.id)).state == "superseded"
@@ -128,7 +135,7 @@ def test_a_successor_supersedes_after_the_overlap(
 def test_a_pack_changes_budget_and_sku_and_nothing_else(transactions: Transactions) -> None:
     account, _ = make_customer(transactions)
     deployment = make_deployment(transactions, account)
-    pilot = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    pilot = issue(transactions, make_budgeted_pilot(transactions, deployment))
     pack = issue(transactions, make_entitlement(transactions, deployment, sku="credit-pack-5m"))
     before = LicensePayload.parse(pilot.payload or b"")
     after = LicensePayload.parse(pack.payload or b"")
@@ -162,7 +169,7 @@ def test_an_annual_contract_needs_two_people(transactions: Transactions) -> None
         made = propose_entitlement(
             context,
             deployment_id=deployment.id,
-            terms=fill_terms("enterprise-annual"),
+            terms=fill_terms("enterprise-annual", features=["routing"]),
             reason="contract 7",
             created_by=ann.id,
         )
@@ -254,9 +261,9 @@ def test_issuing_is_told_in_the_audit_trail(transactions: Transactions) -> None:
 
 def test_the_standing_of_many_takes_one_statement(transactions: Transactions) -> None:
     account, _ = make_customer(transactions)
-    deployment = make_deployment(transactions, account)
+    deployment, another = (make_deployment(transactions, account, name) for name in "ab")
     held = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
-    other = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    other = issue(transactions, make_entitlement(transactions, another, sku="pilot-30d"))
     with transactions.writing(COMMAND) as context:
         context.session.add(
             Hold(
@@ -268,12 +275,11 @@ def test_the_standing_of_many_takes_one_statement(transactions: Transactions) ->
             )
         )
     with transactions.reading(COMMAND) as context:
-        known = standings(context, licenses_of(context.session, deployment.id))
+        known = standings(context, [held, other])
         assert {each: now.state for each, now in known.items()} == {
             held.id: "suspended",
             other.id: "issued",
         }
-        assert known[held.id].replaced_by == other.id
 
 
 def test_what_is_issued_while_held_is_born_suspended(

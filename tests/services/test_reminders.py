@@ -17,10 +17,12 @@ from portal.db.licenses import License
 from portal.db.notices import Notice
 from portal.domain.errors import Unavailable
 from portal.domain.notices import NoticeKind
+from portal.domain.succession import Hurry
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, mark_installed, request_issue
+from portal.services.licenses import issue_license, mark_installed
+from portal.services.lines import ask_license
 from portal.services.notices import tell_license_changed
 from portal.services.opt_outs import switch_reminders, unsubscribe_link
 from portal.services.reminders import contracts_ending, tell_due, why_outdated
@@ -179,7 +181,7 @@ def test_a_clock_that_disagrees_with_the_databases_tells_nothing(
 
 def successor_of(transactions: Transactions, license_: License) -> License:
     with transactions.writing(COMMAND) as context:
-        made = request_issue(context, license_.entitlement_id, cause="again")
+        made = ask_license(context, license_.entitlement_id, "again", Hurry.NONE)
     issue_license(transactions, made.id, COMMAND)
     with transactions.reading(COMMAND) as context:
         return context.session.get_one(License, made.id)
@@ -214,7 +216,7 @@ def test_what_is_being_issued_silences_the_one_before(transactions: Transactions
     license_ = make_lease_license(transactions)
     shift(transactions, license_, hours=50)
     with transactions.writing(COMMAND) as context:
-        request_issue(context, license_.entitlement_id, cause="again")
+        ask_license(context, license_.entitlement_id, "again", Hurry.NONE)
     tell_due(transactions)
     assert told(transactions) == set()
 

@@ -21,7 +21,7 @@ from portal.domain.requests import Audience, RequestKind, RequestState
 from portal.domain.roles import account_permissions
 from portal.domain.terms import Mode
 from portal.services.context import Actor, Policy, Transactions
-from portal.services.licenses import ISSUE_LICENSE
+from portal.services.lines import ISSUE_LICENSE
 from portal.services.requests import (
     Ask,
     account_request,
@@ -75,7 +75,7 @@ def test_an_evaluation_the_policy_allows_is_granted_as_asked(
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()
         assert made.asked == made.granted == granted.terms == ask.terms
-        assert granted.state == "approved"
+        assert granted.state == "live"
         license_ = context.session.query(License).one()
         (job,) = context.session.query(Job).filter_by(kind=ISSUE_LICENSE)
         assert job.payload == {"license_id": license_.id}

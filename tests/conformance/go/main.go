@@ -29,6 +29,9 @@ type options struct {
 	PublicKey      string   `json:"public_key_b64"`
 	Update         bool     `json:"update"`
 	Steps          [][]byte `json:"steps_b64"`
+	License        []byte   `json:"license_b64"`
+
+	Periods map[string]int64 `json:"periods"`
 }
 
 type group struct {
@@ -52,7 +55,11 @@ func verify(keysetFile []byte, it test) error {
 			requireCurrent: asked.RequireCurrent,
 		})
 	case "lease":
-		_, err = verifyLease(it.Envelope, held, it.Now, asked.InstanceKeyid)
+		var lease *signed
+		lease, err = verifyLease(it.Envelope, held, it.Now, asked.InstanceKeyid)
+		if err == nil && asked.License != nil {
+			err = verifyWithin(lease, asked.License, held, it.Now, asked.Periods)
+		}
 	case "revocation-bundle":
 		floor := asked.Floors.BundleVersion
 		_, err = verifyBundle(it.Envelope, held, it.Now, floor, asked.RequireCurrent)

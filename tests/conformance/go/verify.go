@@ -219,8 +219,14 @@ func checkIssued(document object, at int64) error {
 	return nil
 }
 
+// signed is a document with the hash of its payload.
+type signed struct {
+	document object
+	sha256   string
+}
+
 // verifySigned is rows 1 to 7 of a document that a key of the keyset signs.
-func verifySigned(kind string, file []byte, trust *keyset) (object, error) {
+func verifySigned(kind string, file []byte, trust *keyset) (*signed, error) {
 	opened, err := openKind(kind, file)
 	if err != nil {
 		return nil, err
@@ -241,7 +247,7 @@ func verifySigned(kind string, file []byte, trust *keyset) (object, error) {
 	}
 	for _, key := range right {
 		if covers(key, issuedAt(document)) {
-			return document, nil
+			return &signed{document, sha256Hex(opened.payload)}, nil
 		}
 	}
 	return nil, refusal("key-not-valid")
@@ -263,11 +269,12 @@ type licenseOptions struct {
 }
 
 // verifyLicense verifies a license file completely.
-func verifyLicense(file []byte, trust *keyset, at int64, options licenseOptions) (object, error) {
-	license, err := verifySigned("license", file, trust)
+func verifyLicense(file []byte, trust *keyset, at int64, options licenseOptions) (*signed, error) {
+	found, err := verifySigned("license", file, trust)
 	if err != nil {
 		return nil, err
 	}
+	license := found.document
 	if trust.version() < license["min_keyset_version"].(int64) {
 		return nil, refusal("keyset-too-old")
 	}
@@ -290,7 +297,7 @@ func verifyLicense(file []byte, trust *keyset, at int64, options licenseOptions)
 		trust.version() < options.floors.KeysetVersion {
 		return nil, refusal("rolled-back")
 	}
-	return license, checkRevocation(license, trust, at, options)
+	return found, checkRevocation(license, trust, at, options)
 }
 
 // checkRevocation is rows 12 and 13.
@@ -328,26 +335,110 @@ func checkRevocation(license object, trust *keyset, at int64, options licenseOpt
 
 // verifyLease verifies a lease as a document; it serves while active and before grace_until_at.
 // An empty instanceKeyid asks for no instance.
-func verifyLease(file []byte, trust *keyset, at int64, instanceKeyid string) (object, error) {
+func verifyLease(file []byte, trust *keyset, at int64, instanceKeyid string) (*signed, error) {
 	lease, err := verifySigned("lease", file, trust)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkIssued(lease, at); err != nil {
+	if err := checkIssued(lease.document, at); err != nil {
 		return nil, err
 	}
-	if instanceKeyid != "" && lease["instance_keyid"] != instanceKeyid {
+	if instanceKeyid != "" && lease.document["instance_keyid"] != instanceKeyid {
 		return nil, refusal("wrong-instance")
 	}
 	return lease, nil
 }
 
+// verifyWithin verifies a license file, and that a verified lease grants no more. The periods say
+// since when each period budget of the deployment has been in use, by budget id.
+func verifyWithin(
+	lease *signed, file []byte, trust *keyset, at int64, periods map[string]int64,
+) error {
+	license, err := verifyLicense(file, trust, at, licenseOptions{})
+	if err != nil {
+		return err
+	}
+	// A lease for another license grants nothing of its own.
+	isFor := lease.document["license_sha256"] == license.sha256
+	if isFor && !isWithin(lease.document, license.document, at, periods) {
+		return refusal("lease-rejected")
+	}
+	return nil
+}
+
+// isNoMore compares two limits of a name; what is absent is not limited, or not narrowed.
+func isNoMore(given, most object, name string) bool {
+	ours, isGiven := given[name].(int64)
+	bound, isBound := most[name].(int64)
+	return !isGiven || !isBound || ours <= bound
+}
+
+func isWithin(lease, license object, at int64, periods map[string]int64) bool {
+	if lease["grace_until_at"].(int64) > license["expires_at"].(int64) {
+		return false
+	}
+	if features, present := lease["features"].([]any); present {
+		licensed := oneOf(license["features"].([]any)...)
+		for _, each := range features {
+			if licensed(each) != nil {
+				return false
+			}
+		}
+	}
+	if ours, present := lease["limits"].(object); present {
+		most := license["limits"].(object)
+		for _, name := range []string{
+			"tokens_per_window", "max_concurrency", "max_instances", "max_seats",
+		} {
+			if !isNoMore(ours, most, name) {
+				return false
+			}
+		}
+		// A shorter window lets more tokens through.
+		if !isNoMore(most, ours, "window_s") {
+			return false
+		}
+	}
+	budget, present := lease["budget"].(object)
+	return !present || isBudgetWithin(budget, license, at, periods)
+}
+
+func isBudgetWithin(ours, license object, at int64, periods map[string]int64) bool {
+	most, isCounted := license["budget"].(object)
+	if from := ours["carry_over_from"]; from != nil && from != most["carry_over_from"] {
+		return false
+	}
+	switch {
+	case !isCounted:
+		return true
+	case ours["tokens_total"].(int64) > most["tokens_total"].(int64):
+		return false
+	case ours["budget_id"] == most["budget_id"]:
+		return true
+	}
+	facts, _ := license["ext"].(object)
+	period, isNumber := facts["budget_period_s"].(int64)
+	if !isNumber || period <= 0 {
+		return false
+	}
+	if _, known := periods[ours["budget_id"].(string)]; known {
+		return true
+	}
+	for _, since := range periods {
+		if at < since+period {
+			return false
+		}
+	}
+	return true
+}
+
 // verifyBundle verifies a revocation bundle; floor is the highest version seen.
 func verifyBundle(file []byte, trust *keyset, at, floor int64, current bool) (object, error) {
-	bundle, err := verifySigned("revocation-bundle", file, trust)
+	found, err := verifySigned("revocation-bundle", file, trust)
 	if err != nil {
 		return nil, err
 	}
+	bundle := found.document
 	if err := checkIssued(bundle, at); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,8 @@ function verify(keysetFile, test) {
     bundle: options.bundle_b64 === undefined ? undefined : bytes(options.bundle_b64),
     requireCurrentBundle: options.require_current_bundle ?? false,
     instanceKeyid: options.instance_keyid,
+    license: options.license_b64 === undefined ? undefined : bytes(options.license_b64),
+    periods: options.periods,
   };
   if (kind === 'license') return verifyLicense(file, keyset, at, asked);
   if (kind === 'lease') return verifyLease(file, keyset, at, asked);

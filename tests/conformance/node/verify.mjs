@@ -108,7 +108,7 @@ function verifySigned(kind, file, keyset) {
   need(document.iss === keyset.iss, 'wrong-issuer');
   need(document.product === PRODUCT, 'wrong-product');
   need(right.some((key) => counts(key, document.issued_at)), 'key-not-valid');
-  return document;
+  return Object.assign(document, { payload_sha256: sha256(envelope.payload) });
 }
 
 /** Verify a license file; see the vectors' schema for the options. */
@@ -147,13 +147,57 @@ function checkRevocation(license, keyset, at, floors, options) {
   need(at < bundle.expires_at, unusable);
 }
 
-/** Verify a lease as a document; it serves while `active` and before `grace_until_at`. */
+/**
+ * Verify a lease as a document; it serves while `active` and before `grace_until_at`. Where a
+ * license file is given too, the lease must keep within it.
+ */
 export function verifyLease(file, keyset, at, options = {}) {
   const lease = verifySigned('lease', file, keyset);
   checkIssued(lease, at);
   const expected = options.instanceKeyid ?? lease.instance_keyid;
   need(lease.instance_keyid === expected, 'wrong-instance');
+  if (options.license !== undefined) {
+    const license = verifyLicense(options.license, keyset, at);
+    need(isWithin(lease, license, at, options.periods ?? {}), 'lease-rejected');
+  }
   return lease;
+}
+
+const isNoMore = (given, most) => given === undefined || most === undefined || given <= most;
+
+/**
+ * Whether a lease grants no more than its license. `periods` says since when each period budget of
+ * the deployment has been in use, by budget id. A lease for another license grants nothing.
+ */
+function isWithin(lease, license, at, periods) {
+  if (lease.license_sha256 !== license.payload_sha256) return true;
+  const ours = lease.limits ?? {};
+  const most = license.limits;
+  return (
+    lease.grace_until_at <= license.expires_at &&
+    (lease.features ?? []).every((each) => license.features.includes(each)) &&
+    isNoMore(ours.tokens_per_window, most.tokens_per_window) &&
+    // A shorter window lets more tokens through.
+    isNoMore(most.window_s, ours.window_s) &&
+    isNoMore(ours.max_concurrency, most.max_concurrency) &&
+    isNoMore(ours.max_instances, most.max_instances) &&
+    isNoMore(ours.max_seats, most.max_seats) &&
+    (lease.budget === undefined || isBudgetWithin(lease.budget, license, at, periods))
+  );
+}
+
+function isBudgetWithin(ours, license, at, periods) {
+  const most = license.budget;
+  const named = most?.carry_over_from;
+  if (ours.carry_over_from !== undefined && ours.carry_over_from !== named) return false;
+  if (most === undefined) return true;
+  if (ours.tokens_total > most.tokens_total) return false;
+  if (ours.budget_id === most.budget_id) return true;
+  const period = license.ext?.budget_period_s;
+  if (typeof period !== 'number' || period <= 0) return false;
+  const began = Object.values(periods);
+  if (began.length === 0 || Object.hasOwn(periods, ours.budget_id)) return true;
+  return at >= Math.max(...began) + period;
 }
 
 /** Verify a revocation bundle. */

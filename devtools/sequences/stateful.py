@@ -1,29 +1,34 @@
-"""The stateful vectors: `python -m devtools.sequences` writes `router/vectors/sequences.json`.
+"""Sequences of decisions, leases, moments and budgets, and what all sequences are built from.
 
-Each sequence begins with a state, and says step by step what comes before a router and what it must
-do. Expected results are stated by hand. Every document is signed by published test keys.
-
-Invariants: the same bytes in each run.
+Expected results are stated by hand. Every document is signed by published test keys.
 """
 
-import json
-import sys
 from base64 import b64encode
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from msgspec import structs
 
 from devtools.simulator.portal import Simulator
-from devtools.vectors.keys import INSTANCE, LEASE, LICENSE, OTHER_INSTANCE, TestKey
+from devtools.vectors.keys import (
+    INSTANCE,
+    LEASE,
+    LICENSE,
+    LICENSE_COMPROMISED,
+    OTHER_INSTANCE,
+    REVOCATION_COMPROMISED,
+    ROOT_1,
+    TestKey,
+)
 from licensing.document import Document
 from licensing.encoding import sha256_hex
 from licensing.envelope import Envelope, Signature, pae
+from licensing.keys import Key, Keyset
 from licensing.lease import Lease
 from licensing.license import Binding, Budget, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
 from licensing.revocation import RevocationEntry
 
-FILE: Final = Path(__file__).parents[1] / "router" / "vectors" / "sequences.json"
 AT: Final = 1_800_000_000
 """2027-01-15T08:00:00Z."""
 HOUR_S: Final = 3600
@@ -37,11 +42,12 @@ def text(data: bytes) -> str:
     return b64encode(data).decode()
 
 
-def sign(document: Document, key: TestKey) -> bytes:
-    """Sign a document."""
+def sign(document: Document, *keys: TestKey) -> bytes:
+    """Sign a document with each key."""
     payload = document.to_bytes()
-    signature = Signature(key.keyid, key.sign(pae(document.PAYLOAD_TYPE, payload)))
-    return Envelope(payload, document.PAYLOAD_TYPE, (signature,)).to_bytes()
+    message = pae(document.PAYLOAD_TYPE, payload)
+    signatures = tuple(Signature(key.keyid, key.sign(message)) for key in keys)
+    return Envelope(payload, document.PAYLOAD_TYPE, signatures).to_bytes()
 
 
 def identifier(prefix: str, number: int) -> str:
@@ -69,7 +75,24 @@ class Vendor:
         self.simulator.rotate()
         return self.simulator.db.keysets[1]
 
-    def license(self, mode: str = "offline", **changes: Any) -> bytes:
+    def keyset_with(self, version: int, status: Literal["active", "compromised"]) -> bytes:
+        """Sign a keyset with a second license key and a second revocation key of some status."""
+        first = Keyset.parse(Envelope.parse(self.keyset).payload)
+        like: dict[str, Key] = {key.role: key for key in first.keys}
+        second = tuple(
+            structs.replace(
+                like[key.role], keyid=key.keyid, public_key=key.public_key, status=status
+            )
+            for key in (LICENSE_COMPROMISED, REVOCATION_COMPROMISED)
+        )
+        keyset = structs.replace(
+            first, version=version, prev_sha256="1" * 64, keys=(*first.keys, *second)
+        )
+        return sign(keyset, ROOT_1)
+
+    def license(
+        self, mode: str = "offline", *, by: tuple[TestKey, ...] = (LICENSE,), **changes: Any
+    ) -> bytes:
         """Sign a license for 30 days, without a budget."""
         base = self.simulator.db.licenses[0][1]
         values: Object = {name: getattr(base, name) for name in License.__struct_fields__}
@@ -79,7 +102,7 @@ class Vendor:
             "limits": Limits(),
             "budget": None,
         }
-        return sign(License(**{**values, **changes}), LICENSE)
+        return sign(License(**{**values, **changes}), *by)
 
     def bundle(self, version: int, *entries: RevocationEntry) -> bytes:
         """Sign a revocation bundle of a version."""
@@ -133,6 +156,7 @@ DEPLOYMENT: Final = License.parse(Envelope.parse(PLAIN).payload).deployment_id
 LICENSE_ID: Final = License.parse(Envelope.parse(PLAIN).payload).license_id
 SHORT: Final = VENDOR.license(expires_at=AT + 2 * HOUR_S)
 UNGRACED: Final = VENDOR.license(grace_s=0)
+SECOND: Final[Object] = {"license_id": identifier("lic", 2)}
 NEXT: Final = VENDOR.license(
     license_id=identifier("lic", 2), revision=2, issued_at=AT + HOUR_S, not_before_at=AT
 )
@@ -450,16 +474,29 @@ def sequence(
     }
 
 
+HELD: Final = VENDOR.lease(LEASED, seq=3, prev_sha256="4" * 64)
+ANSWER: Final[Object] = {
+    "lease_id": identifier("lea", 2),
+    "seq": 4,
+    "prev_sha256": hash_of(HELD),
+    "request_id": identifier("req", 2),
+    "issued_at": AT + HOUR_S,
+}
+"""The lease that continues the held one and answers the pending request."""
+ASKED: Final[Object] = {
+    "op": "accept_lease",
+    "now_at": AT + HOUR_S,
+    "keyset_b64": text(VENDOR.keyset),
+    "license_b64": text(LEASED),
+    "held_b64": text(HELD),
+    "pending": identifier("req", 2),
+    "instance_keyid": INSTANCE.keyid,
+}
+"""Whether a lease is installed, but for the lease."""
+
+
 def accepts() -> list[Object]:
     """Which leases are installed."""
-    held = VENDOR.lease(LEASED, seq=3, prev_sha256="4" * 64)
-    right: Object = {
-        "lease_id": identifier("lea", 2),
-        "seq": 4,
-        "prev_sha256": hash_of(held),
-        "request_id": identifier("req", 2),
-        "issued_at": AT + HOUR_S,
-    }
     cases: list[tuple[str, str, Object, str]] = [
         ("next", "The next of the chain.", {}, "installed"),
         ("other-request", "It answers another request.", {"request_id": identifier("req", 3)}, ""),
@@ -486,21 +523,12 @@ def accepts() -> list[Object]:
         ),
         ("future", "Dated more than 300 s ahead.", {"issued_at": AT + HOUR_S + 301}, ""),
     ]
-    base: Object = {
-        "op": "accept_lease",
-        "now_at": AT + HOUR_S,
-        "keyset_b64": text(VENDOR.keyset),
-        "license_b64": text(LEASED),
-        "held_b64": text(held),
-        "pending": identifier("req", 2),
-        "instance_keyid": INSTANCE.keyid,
-    }
     made = [
         {
             "sequence_id": f"accept.{name}",
             "comment": comment,
-            **base,
-            "lease_b64": text(VENDOR.lease(LEASED, **{**right, **changes})),
+            **ASKED,
+            "lease_b64": text(VENDOR.lease(LEASED, **{**ANSWER, **changes})),
             "expect": {"result": result or "rejected"},
         }
         for name, comment, changes, result in cases
@@ -613,21 +641,3 @@ def budgets() -> list[Object]:
             "state_after": {},
         },
     ]
-
-
-def content() -> bytes:
-    """Return the file."""
-    sequences = [*decides(), *accepts(), *moments(), *budgets()]
-    value = {"schema": 1, "sequences": sequences}
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def main() -> int:
-    """Write the file."""
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_bytes(content())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
