@@ -23,12 +23,14 @@ from portal.web import (
     health,
     instances,
     licenses,
+    opt_outs,
     public,
     requests,
     security,
     sign_ins,
     sign_ups,
     staff_accounts,
+    staff_emails,
     staff_health,
     staff_keys,
     staff_licenses,
@@ -50,7 +52,7 @@ QUIET = ("static", "health.alive", "health.ready")
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
 """Served with each of the people's surfaces, so that any of them can be served alone."""
 BY_SURFACE = {
-    "public": (public.blueprint, distributions.blueprint),
+    "public": (public.blueprint, distributions.blueprint, opt_outs.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,
@@ -63,6 +65,7 @@ BY_SURFACE = {
         staff_requests.blueprint,
         staff_accounts.blueprint,
         staff_licenses.blueprint,
+        staff_emails.blueprint,
         staff_health.blueprint,
         staff_keys.blueprint,
     ),

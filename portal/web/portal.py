@@ -6,6 +6,7 @@ from typing import cast
 from flask import current_app, g
 
 from portal.config import Settings
+from portal.domain.ports import MailTemplates
 from portal.services.context import Actor, Transactions
 from portal.services.sign_ins import SignedIn
 
@@ -17,6 +18,8 @@ class WebPortal:
     settings: Settings
     transactions: Transactions
     session_key: bytes
+    mail_templates: MailTemplates
+    """Shows staff what a mail says; nothing is sent from here."""
 
 
 def portal() -> WebPortal:

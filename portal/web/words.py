@@ -11,6 +11,7 @@ ACTS: Final = {
     "account.created": "Account created",
     "bundle.published": "Revocation bundle published",
     "deployment.created": "Deployment created",
+    "email.resent": "E-mail sent again",
     "enrollment-code.created": "Enrollment code created",
     "enrollment-code.revoked": "Enrollment code revoked",
     "entitlement.amended": "Terms amended",

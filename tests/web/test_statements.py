@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, func, select
 
 from portal.db.accounts import Account
+from portal.db.emails import Email
 from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
@@ -66,6 +67,7 @@ class House:
             "lease_id": lease_id,
             "request_id": self._request_id,
             "account_id": self._account.id,
+            "email_id": self._mail(),
             "name": "kit.zip",
         }
 
@@ -131,6 +133,12 @@ class House:
                 person = person_by_email(context.session, email)
                 assert person is not None
                 begin(context, person.id, user_agent=f"browser {number}")
+
+    def _mail(self) -> str:
+        """Return the mail that told of the first license."""
+        with self._transactions.reading(COMMAND) as context:
+            told = select(Email.id).where(Email.template == "license-issued").limit(1)
+            return context.session.scalars(told).one()
 
     def _enroll(self, license_: License, name: str) -> tuple[str, str]:
         code = make_code(self._transactions, license_, uses=2)
