@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from licensing.license import License as LicensePayload
+from portal.db.accounts import Account
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.requests import Request
@@ -13,6 +14,7 @@ from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.domain.requests import RequestKind
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
+from tests.factories.acts import make_annual
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker, sign_in
@@ -207,6 +209,29 @@ def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
     assert ask(jo, deployment="new", deployment_name="Rome").path.startswith("/account/requests/")
     clock.advance(seconds=1)
     assert ask(jo, deployment="new", deployment_name="Oslo").path.startswith("/account/licenses/")
+
+
+def test_an_evaluation_offers_no_deployment_with_a_contract_and_refuses_it(
+    customer: Visitor, transactions: Transactions
+) -> None:
+    with transactions.reading(COMMAND) as context:
+        account = context.session.query(Account).one()
+    taken = make_deployment(transactions, account)
+    bare = make_deployment(transactions, account, "Berlin")
+    annual = make_annual(transactions, taken, make_staff(transactions).id)
+    form = customer.get(NEW)
+    assert taken.id not in form.html
+    assert bare.id in form.html
+    answer = customer.post(
+        NEW, **ANSWERS, step="send", deployment=taken.id, mode="offline", features=["routing"]
+    )
+    assert answer.status_code == 409
+    assert "enterprise-annual until" in answer.text
+    assert str(ANSWERS["purpose"]) in answer.text, "what was typed stays"
+    with transactions.reading(COMMAND) as context:
+        assert context.session.query(License).one().id == annual.id
+        assert context.session.query(Entitlement).one().ended_at is None
+    assert requests_made(transactions) == []
 
 
 def test_a_denied_domain_waits_for_staff(customer: Visitor, transactions: Transactions) -> None:
