@@ -42,11 +42,15 @@ class Member(Base):
 
 
 def lock_account(session: Session, account_id: str) -> Account | None:
-    """Read an account and hold its row until the unit of work ends."""
+    """Read an account and hold its row until the unit of work ends.
+
+    Its key stays free: whoever holds a deployment may still add rows that name the account, so that
+    the two never wait for each other.
+    """
     return session.scalar(
         select(Account)
         .where(Account.id == account_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
 

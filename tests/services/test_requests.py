@@ -126,7 +126,7 @@ def test_an_evaluation_never_takes_the_place_of_an_annual_contract(
     ask = replace(evaluation_ask(), deployment_name=" Production ")
     if not by_name:
         ask = replace(ask, deployment_id=deployment.id)
-    with pytest.raises(Conflict, match="enterprise-annual until .* UTC"):
+    with pytest.raises(Conflict, match=r"enterprise-annual until .* UTC"):
         submit(transactions, customer, ask)
     with transactions.reading(COMMAND) as context:
         assert context.session.query(Request).count() == 0
