@@ -187,13 +187,14 @@ def test_an_evaluation_approved_before_a_contract_began_cannot_start_over_it(
         assert context.session.get_one(License, annual.id).superseded_at is None
 
 
-def test_a_pilot_waits_for_staff_with_the_volume_asked_for(
+def test_a_pilot_waits_for_staff_and_its_volume_is_a_wish(
     transactions: Transactions, customer: tuple[Account, Person]
 ) -> None:
     make_staff(transactions)
     made = submit(transactions, customer, pilot_ask())
     assert made.state is RequestState.OPEN
-    assert made.asked.limits.tokens_per_window == made.background.expected_tokens == 2_000_000
+    assert made.background.expected_tokens == 2_000_000
+    assert made.asked.limits.tokens_per_window == 10_000_000, "the plan's, not the wish"
     assert made.policy["reasons"] == ["Staff decide on every pilot."]
     (arrived,) = mails(transactions, "request-arrived")
     assert (arrived.to_address, arrived.facts["kind"]) == ("ann@vendor.test", "pilot")
@@ -275,6 +276,51 @@ def test_what_staff_change_is_granted_recorded_and_told_alike(
     (mail,) = mails(transactions, "request-approved")
     assert [tuple(each.values()) for each in mail.facts["changes"]] == changed
     assert mail.facts["note"] == "Two weeks."
+
+
+@pytest.mark.parametrize(
+    ("wish", "granted", "told"),
+    [
+        (2_000_000, 10_000_000, []),
+        (2_000_000, 5_000_000, [("10,000,000", "5,000,000")]),
+        (50_000_000, 50_000_000, []),
+        (50_000_000, 10_000_000, [("50,000,000", "10,000,000")]),
+    ],
+)
+def test_a_volume_that_is_less_than_wished_for_or_than_the_plan_is_told(
+    transactions: Transactions,
+    customer: tuple[Account, Person],
+    wish: int,
+    granted: int,
+    told: list[tuple[str, str]],
+) -> None:
+    ann = make_staff(transactions)
+    made = submit(transactions, customer, pilot_ask(expected_tokens=wish))
+    limits = structs.replace(made.asked.limits, tokens_per_window=granted)
+    with transactions.writing(COMMAND) as context:
+        terms = structs.replace(made.asked, limits=limits)
+        approve_request(context, made.id, staff_id=ann.id, terms=terms, note=None)
+    words = [
+        (f"{asked} tokens in any 7 days", f"{got} tokens in any 7 days") for asked, got in told
+    ]
+    with transactions.reading(COMMAND) as context:
+        page = member_request_page(context, customer[0].id, made.id, OPERATOR)
+    assert [(each.asked, each.granted) for each in page.changes] == words
+    (mail,) = mails(transactions, "request-approved")
+    assert [(each["asked"], each["granted"]) for each in mail.facts["changes"]] == words
+
+
+def test_a_pilot_cannot_ask_for_a_volume_as_its_terms(
+    transactions: Transactions, customer: tuple[Account, Person]
+) -> None:
+    ask = pilot_ask()
+    more = structs.replace(ask.terms.limits, tokens_per_window=50_000_000)
+    with pytest.raises(Invalid, match="Only staff"):
+        submit(
+            transactions,
+            customer,
+            replace(ask, terms=structs.replace(ask.terms, limits=more)),
+        )
 
 
 def test_a_shorter_evaluation_is_told_as_well(

@@ -299,7 +299,7 @@ def test_a_pilot_goes_to_staff_and_back(
         assert row.document is not None
         assert row.expires_at - row.not_before_at == timedelta(days=14)
         assert row.document.limits.max_instances == 2
-        assert row.document.limits.tokens_per_window == 2_000_000
+        assert row.document.limits.tokens_per_window == 10_000_000, "the wish caps nothing"
 
 
 def test_the_check_of_an_approval_leads_back_to_its_form(
@@ -315,20 +315,31 @@ def test_the_check_of_an_approval_leads_back_to_its_form(
     assert requests_made(transactions)[0].state == "open"
 
 
-def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
+def test_staff_see_plan_wish_and_grant_and_the_customer_the_difference(
     customer: Visitor, staff: StaffMaker, office: Office, transactions: Transactions
 ) -> None:
     ann = staff("approver")
-    request_id = ask_for_pilot(transactions)
+    request_id = ask_for_pilot(transactions, expected_tokens=50_000_000)
     form = ann.get(f"/staff/requests/{request_id}/approve")
-    ann.send(ann.send(form, {"volume_tokens": ""}))
+    row = "Volume 10,000,000 tokens in any 7 days 50,000,000 tokens in any 7 days"
+    assert row in form.text
+    assert form.form().fields["volume_tokens"] == ["10000000"], "the wish is not the cap"
+    check = ann.send(form, {"volume_tokens": "20000000", "days": "14"})
+    assert f"{row} 20,000,000 tokens in any 7 days" in check.text
+    assert "Length 30 days 30 days 14 days" in check.text
+    ann.send(check)
+    mail = office.mails("jo@newco.example")[-1].text
     told = (
-        "Volume: requested 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+        "Volume: requested 50,000,000 tokens in any 7 days, granted 20,000,000 tokens in any 7 days"
     )
-    assert told in office.mails("jo@newco.example")[-1].text
+    assert told in mail
+    assert "Length: requested 30 days, granted 14 days" in mail
+    page = customer.get(f"/account/requests/{request_id}").text
+    for words in ("50,000,000 tokens in any 7 days", "20,000,000 tokens in any 7 days", "14 days"):
+        assert words in page
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()
-        assert granted.terms.limits.tokens_per_window == 10_000_000
+        assert granted.terms.limits.tokens_per_window == 20_000_000
 
 
 @pytest.mark.parametrize("kind", ["renewal", "replacement"])
