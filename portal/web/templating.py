@@ -182,6 +182,10 @@ STATUSES: Final[dict[str, Status]] = {
     "announced": Status("Announced", "info", "circle-dashed"),
     "compromised": Status("Compromised", "bad", "shield-alert"),
     "stopped": Status("Signs nothing", "warn", "triangle-alert"),
+    # acts
+    "pending": Status("Waiting for a second person", "info", "circle-dashed"),
+    "returned": Status("Returned to its first person", "warn", "triangle-alert"),
+    "done": Status("Done", "good", "circle-check"),
     # health
     "well": Status("Healthy", "good", "circle-check"),
     "degraded": Status("Needs attention", "warn", "triangle-alert"),

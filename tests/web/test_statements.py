@@ -13,6 +13,8 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.services.acts.keys import ROTATE_KEY
+from portal.services.acts.machinery import submit
 from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
@@ -26,7 +28,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
-from tests.factories.acts import do, newest
+from tests.factories.acts import ask, do, newest
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -68,8 +70,14 @@ class House:
             "request_id": self._request_id,
             "account_id": self._account.id,
             "email_id": self._mail(),
+            "act_id": self._key_change(),
             "name": "kit.zip",
         }
+
+    def _key_change(self) -> str:
+        """Ask for a key change, which waits for a second person."""
+        with self._transactions.writing(COMMAND) as context:
+            return submit(context, ROTATE_KEY, ask(ROTATE_KEY, "license", self._staff.id)).id
 
     def grow(self, rows: int) -> None:
         """Add rows of everything until there are this many."""

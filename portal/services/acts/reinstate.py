@@ -7,12 +7,11 @@ from portal.db.licenses import Hold
 from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
-from portal.domain.standing import COMMERCE_CAUSES, LicenseState
+from portal.domain.standing import COMMERCE_CAUSES
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.licenses import standing
 from portal.services.lines import follow
 from portal.services.notices import tell_license_changed
 
@@ -41,7 +40,6 @@ def run(context: Context, ask: Ask) -> Outcome:
         raise Conflict("The hold was lifted already.")
     if (hold.cause in COMMERCE_CAUSES) != (ask.by is None):
         raise Forbidden(f"A hold for {hold.cause} is lifted by what opened it.")
-    was = standing(context, license_).state
     hold.lifted_at = context.at
     hold.lifted_by = ask.by
     record(
@@ -56,11 +54,10 @@ def run(context: Context, ask: Ask) -> Outcome:
     )
     context.session.flush()
     follow(context, license_.deployment_id)
-    # Where another hold is open still, nothing has changed for the account.
-    is_lifted = standing(context, license_).state is not LicenseState.SUSPENDED
-    if was is LicenseState.SUSPENDED and is_lifted:
-        kind = NoticeKind.REINSTATED
-        tell_license_changed(context, license_, kind, subject_id=hold.id, cause=hold.cause)
+    if hold.suspends_line:
+        tell_license_changed(
+            context, license_, NoticeKind.REINSTATED, subject_id=hold.id, cause=hold.cause
+        )
     return Outcome("reinstated", {"hold_id": hold.id})
 
 

@@ -8,12 +8,11 @@ from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.identifiers import HOLD, new_id
 from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
-from portal.domain.standing import COMMERCE_CAUSES, HoldCause, LicenseState
+from portal.domain.standing import COMMERCE_CAUSES, HoldCause
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.licenses import standing
 from portal.services.lines import follow
 from portal.services.notices import tell_license_changed
 
@@ -73,10 +72,10 @@ def run(context: Context, ask: Ask) -> Outcome:
     )
     context.session.flush()
     follow(context, license_.deployment_id)
-    # A hold on one pack beside others leaves the license good.
-    if standing(context, license_).state is LicenseState.SUSPENDED:
-        kind = NoticeKind.SUSPENDED
-        tell_license_changed(context, license_, kind, subject_id=hold.id, cause=cause)
+    if hold.suspends_line:
+        tell_license_changed(
+            context, license_, NoticeKind.SUSPENDED, subject_id=hold.id, cause=cause
+        )
     return Outcome("suspended", {"hold_id": hold.id})
 
 

@@ -158,25 +158,3 @@ def test_the_bundle_says_that_a_key_was_compromised(
 ) -> None:
     do(transactions, REVOKE, pilot.id, None, because=RevokedReason.KEY_COMPROMISE)
     assert told(transactions) == {pilot.id: "key-compromise"}
-
-
-def mails(transactions: Transactions) -> list[str]:
-    """Return what the account was mailed of a license's ends, in order."""
-    ends = ("license-suspended", "license-reinstated", "license-revoked")
-    with transactions.reading(COMMAND) as context:
-        rows = context.session.query(Email).filter(Email.template.in_(ends))
-        return [each.template for each in rows.order_by(Email.created_at, Email.id)]
-
-
-def test_the_account_is_told_once_of_what_changes_for_it(
-    transactions: Transactions, site: Site, pilot: License
-) -> None:
-    staff = hold(transactions, pilot, site.ann, HoldCause.STAFF)
-    abuse = hold(transactions, pilot, site.ben, HoldCause.ABUSE)
-    assert mails(transactions) == ["license-suspended", "license-suspended"]
-    do(transactions, REINSTATE, pilot.id, site.ben, hold_id=staff)
-    assert len(mails(transactions)) == 2, "the other hold is open still"
-    do(transactions, REINSTATE, pilot.id, site.ann, hold_id=abuse)
-    assert mails(transactions).count("license-reinstated") == 1
-    do(transactions, REVOKE, pilot.id, site.ann)
-    assert mails(transactions).count("license-revoked") == 1
