@@ -71,7 +71,12 @@ def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
 def wire_web(settings: Settings) -> WebPortal:
     """Wire a process that serves HTTP, without license, revocation and root keys."""
     wiring = _wire(settings, WEB_ROLES)
-    return WebPortal(settings, wiring.transactions, settings.session_key())
+    return WebPortal(
+        settings,
+        wiring.transactions,
+        settings.session_key(),
+        JinjaMailTemplates(settings.origin),
+    )
 
 
 def wire_command(settings: Settings) -> Wiring:

@@ -51,10 +51,10 @@ def doctor(role: str | None, as_json: bool) -> None:
     found = _examine(role)
     well = all(finding.well for finding in found)
     result: dict[str, Any] = {
-        "status": "well" if well else "not well",
+        "status": "healthy" if well else "unhealthy",
         "checks": [
             {
-                "result": "ok" if finding.well else "NOT WELL",
+                "result": "ok" if finding.well else "FAILED",
                 "name": finding.name,
                 "detail": finding.detail,
             }

@@ -1,4 +1,4 @@
-"""Deployments: installations a customer runs, each owning a line of licenses."""
+"""Deployments: installations that customers run, each with its line of licenses."""
 
 from datetime import datetime
 

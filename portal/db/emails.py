@@ -1,4 +1,4 @@
-"""E-mails: each message with what became of it."""
+"""E-mails: each message with its delivery state."""
 
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ class Email(Base):
     template: Mapped[str]
     facts: Mapped[dict[str, Any]]
     sealed_secret: Mapped[bytes | None]
-    """A token the message must carry, encrypted for this row and erased once it was sent."""
+    """A token the message must carry, encrypted for this row and erased once it is sent."""
     state: Mapped[str]
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]

@@ -21,7 +21,7 @@ class PortalError(Exception):
 
 
 class NotFound(PortalError):
-    """There is no such thing, or this person may not know of it; both answers look the same."""
+    """There is no such thing, or this person may not know of it. Both answers look the same."""
 
     code = "not-found"
     status = 404

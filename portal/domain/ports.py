@@ -1,7 +1,7 @@
 """What the portal needs from the outside, as Protocols. Gateways implement them; tests fake them.
 
-Invariant: nothing else in `domain`, `db` and `services` reaches outside the process, but for the
-database itself.
+Invariant: apart from the database, `domain`, `db` and `services` reach nothing outside the process
+except through these.
 """
 
 from collections.abc import Mapping

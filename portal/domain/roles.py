@@ -76,12 +76,12 @@ STAFF_ROLES: Final[dict[str, frozenset[str]]] = {
 
 
 def account_permissions(role: str) -> frozenset[str]:
-    """Return what a member of this role may do."""
+    """Return what a member with this role may do."""
     return ACCOUNT_ROLES[role]
 
 
 def staff_permissions(roles: frozenset[str]) -> frozenset[str]:
-    """Return what a staff person holding these roles may do."""
+    """Return what a staff person with these roles may do."""
     permitted: set[str] = set()
     for role in roles:
         permitted |= STAFF_ROLES[role]

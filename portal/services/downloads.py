@@ -1,6 +1,6 @@
-"""What accompanies a license: safe summary, operator checklist, and the kit with everything.
+"""A license's files: the license itself, a summary, a checklist, and a kit with everything.
 
-The summary and the checklist hold safe facts only: never payloads, signatures, key material or
+The summary and the checklist contain safe facts only: never payloads, signatures, key material or
 codes. Each download is audited.
 
 Source: "Safe summary" of the signed documents.
@@ -48,7 +48,7 @@ _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Download:
-    """One file, with what a person needs to check it."""
+    """A file, with what a person needs to check it."""
 
     name: str
     content: bytes
@@ -98,7 +98,7 @@ def _time(moment: int) -> str:
 
 def _summary_file(context: Context, license_: License) -> bytes:
     summary = {
-        "notice": "Informational. Install the signed license.json; this file installs nothing.",
+        "notice": "For information only. Install the signed license.json, not this file.",
         "issuer": context.policy.issuer,
         **license_summary(license_, standing(context, license_)),
     }
@@ -106,7 +106,7 @@ def _summary_file(context: Context, license_: License) -> bytes:
 
 
 def verify_command(document: LicensePayload) -> str:
-    """Return the exact command that checks this license offline beside its keyset."""
+    """Return the exact command that checks this license offline with the keyset beside it."""
     bound = f" --fingerprint {_fingerprint(document)}" if document.binding.fingerprints else ""
     return f"router-license verify {LICENSE_JSON} --keyset {KEYSET_JSON}{bound}"
 
@@ -153,13 +153,13 @@ def _checklist(context: Context, license_: License, document: LicensePayload) ->
     ]
     if license_.mode is Mode.LEASE:
         lines += [
-            "[ ] 7. Make an enrollment code on the deployment's page, then enroll the router:",
+            "[ ] 7. Create an enrollment code on the deployment's page, then enroll the router:",
             f"       router-license enroll --license {LICENSE_JSON} --keyset {KEYSET_JSON} \\",
             "         --state-dir /app/state/lease --code-file code.txt",
         ]
     lines += [
         "",
-        "This list and summary.json are for people. What the router needs is license.json.",
+        "This list and summary.json are for people. The router needs license.json.",
         "",
     ]
     return "\n".join(lines).encode()
@@ -170,11 +170,11 @@ def make_download(context: Context, license_: License, name: str) -> Download:
 
     Raises:
         Conflict: the license is still being issued.
-        KeyError: no file of this name.
+        KeyError: there is no file with this name.
     """
     document = license_.document
     if license_.envelope is None or document is None:
-        raise Conflict("The license is being issued; its files appear in a moment.")
+        raise Conflict("The license is being issued; its files will appear in a moment.")
     if name == LICENSE_JSON:
         return Download(name, license_.envelope)
     if name == SUMMARY_JSON:
@@ -203,7 +203,7 @@ def _kit(context: Context, license_: License) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as kit:
         for name, content in files.items():
-            # A fixed date: the same files make the same kit.
+            # A fixed date, so that the same files make the same kit.
             entry = zipfile.ZipInfo(f"smart-router-license/{name}", _ZIP_EPOCH)
             entry.external_attr = 0o600 << 16
             kit.writestr(entry, content, zipfile.ZIP_DEFLATED)
@@ -211,7 +211,7 @@ def _kit(context: Context, license_: License) -> bytes:
 
 
 def record_download(context: Context, license_: License, name: str) -> None:
-    """Note in the audit trail that a file of a license was taken."""
+    """Record in the audit trail that a file of a license was downloaded."""
     record(
         context,
         "license.downloaded",
@@ -225,13 +225,13 @@ def record_download(context: Context, license_: License, name: str) -> None:
 
 @dataclass(frozen=True)
 class LicensePage:
-    """What members see of a license."""
+    """The facts of a license's page for members."""
 
     license: License
     deployment: Deployment
     now: Standing
     files: tuple[Download, ...]
-    """All of its files; none while it is being issued."""
+    """All of its files; empty while it is being issued."""
 
 
 def license_page(context: Context, account_id: str, license_id: str) -> LicensePage:

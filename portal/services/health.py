@@ -1,4 +1,4 @@
-"""Is the portal well? The same facts for `portal doctor`, staff's health page and readiness."""
+"""The portal's health: the same facts for `portal doctor`, the staff health page and readiness."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,16 +26,16 @@ MAX_CLOCK_DIFFERENCE_S: Final = 60
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     well: bool
     detail: str
-    """What was found and, when it is not well, how to mend it."""
+    """What was found and, if something is wrong, how to mend it."""
 
 
 def worker_is_silent(context: Context) -> bool:
-    """Say whether no worker has shown life for a minute."""
+    """Say whether no worker has given a sign of life for a minute."""
     seen = last_beat(context.session, "worker")
     return seen is None or context.at - seen > WORKER_SILENT
 
@@ -51,7 +51,7 @@ def check_signer(context: Context, role: str) -> Finding:
 
 
 def check_keyset(context: Context) -> Finding:
-    """Say whether there is a keyset that holds for a while yet."""
+    """Say whether there is a keyset that will not expire soon."""
     try:
         keyset = current_keyset(context).document
     except (PortalError, LicensingError) as error:
@@ -77,7 +77,7 @@ def check_clock(context: Context) -> Finding:
 
 
 def findings(context: Context, roles: tuple[str, ...]) -> list[Finding]:
-    """Look at everything a portal needs; `roles` are those this process should hold."""
+    """Check everything a portal needs; `roles` are those whose keys this process should hold."""
     found = [check_keyset(context), check_clock(context)]
     found += [check_signer(context, role) for role in roles]
     bundle = latest_bundle(context.session)
@@ -93,13 +93,15 @@ def findings(context: Context, roles: tuple[str, ...]) -> list[Finding]:
         Finding(
             "worker",
             not silent,
-            "silent for a minute; start `portal worker`" if silent else "works",
+            "silent for a minute; start `portal worker`" if silent else "running",
         )
     )
     late = sealing_is_late(context)
     found.append(
         Finding(
-            "audit seals", not late, "rows wait for over a minute for a seal" if late else "current"
+            "audit seals",
+            not late,
+            "rows have waited over a minute for a seal" if late else "current",
         )
     )
     parked = _count_parked(context)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from licensing.license import License as LicensePayload
 from portal.db.deployments import Deployment
-from portal.db.licenses import License
+from portal.db.licenses import License, suspended_since
 from portal.db.notices import note_told
 from portal.domain.catalog import CATALOG
 from portal.domain.notices import NoticeKind, kind_of_release
@@ -76,7 +76,12 @@ def tell_license_changed(
         cause: why it is on hold, or was.
         note: words of whoever acted to the customer. Never the reason that is for staff alone.
     """
-    facts = {"cause": None if cause is None else cause.value, "note": note}
+    held = suspended_since(context.session, {license_.deployment_id})
+    facts = {
+        "cause": None if cause is None else cause.value,
+        "note": note,
+        "still_held": license_.deployment_id in held,
+    }
     return tell(context, license_, kind, facts, subject_id=subject_id)
 
 

@@ -216,7 +216,7 @@ def test_a_wrong_setting_names_itself(nobody: Operator, name: str, value: str) -
     doctor = nobody.run("doctor", "--json", **{name: value})
     assert doctor.exit_code == 7
     (check,) = one_object(doctor)["checks"]
-    assert (check["name"], check["result"]) == ("settings", "NOT WELL")
+    assert (check["name"], check["result"]) == ("settings", "FAILED")
     assert name in check["detail"]
     assert not nobody.data_dir.exists()
 
@@ -249,7 +249,7 @@ def test_a_secret_that_cannot_be_used_names_itself(
     doctor = operator.run("doctor", "--json")
     assert doctor.exit_code == 7
     assert one_object(doctor)["checks"] == [
-        {"result": "NOT WELL", "name": "settings", "detail": expected}
+        {"result": "FAILED", "name": "settings", "detail": expected}
     ]
     assert operator.refused(2, "bad-setting", "serve") == expected
     assert operator.run("serve").stderr == f"portal: {expected}\n"
@@ -320,7 +320,7 @@ def test_a_signing_key_that_cannot_be_used_says_why(operator: Operator, spoiled:
     doctor = operator.run("doctor", "--json")
     assert doctor.exit_code == 7
     (check,) = [each for each in one_object(doctor)["checks"] if each["name"] == "license key"]
-    assert check["result"] == "NOT WELL"
+    assert check["result"] == "FAILED"
     assert check["detail"].startswith(why)
     message = operator.refused(
         7, "signer-unavailable", "license", "issue", "--entitlement", entitlement
@@ -578,7 +578,7 @@ def test_a_portal_without_a_worker_is_not_well(operator: Operator) -> None:
 
 
 def unwell(operator: Operator, *arguments: str, **changed: str) -> dict[str, str]:
-    """Return what the doctor finds not well, with its detail."""
+    """Return the checks of the doctor that fail, with their details."""
     doctor = operator.run("doctor", "--json", *arguments, **changed)
     checks = one_object(doctor)["checks"]
     found = {each["name"]: each["detail"] for each in checks if each["result"] != "ok"}
@@ -648,7 +648,7 @@ def test_the_audit_trail_holds_after_the_worker_sealed_it(operator: Operator) ->
 def test_the_audit_trail_is_held_against_a_bundle_somebody_kept(
     operator: Operator, tmp_path: Path
 ) -> None:
-    """Every seal was computed anew, and the stored bundles are gone."""
+    """Every seal was computed again, and the stored bundles are gone."""
     make_approved(operator)
     kept = tmp_path / "kept.json"
     transactions = operator.opened[-1].transactions

@@ -356,7 +356,7 @@ def test_every_router_license_command_exists() -> None:
 
 
 def test_the_example_of_a_configuration_is_one() -> None:
-    config = load_config(DOCS / "router" / "examples" / "router.yaml", release=True)
+    config = load_config(DOCS / "router" / "examples" / "router.yaml", distribution=True)
     ((user, encoded),) = config.admin.users
     assert user == "admin"
     assert PasswordHasher().verify(encoded, "replace-with-password")

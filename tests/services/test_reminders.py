@@ -17,10 +17,12 @@ from portal.db.licenses import License
 from portal.db.notices import Notice
 from portal.domain.errors import Unavailable
 from portal.domain.notices import NoticeKind
+from portal.services.acts.machinery import submit
+from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, mark_installed, request_issue
+from portal.services.licenses import mark_installed
 from portal.services.notices import tell_license_changed
 from portal.services.opt_outs import switch_reminders, unsubscribe_link
 from portal.services.reminders import contracts_ending, tell_due, why_outdated
@@ -31,6 +33,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
+from tests.factories.acts import ask, do, newest
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement, make_lease_license, make_license
 from tests.factories.requests import ask_for_pilot
@@ -178,11 +181,8 @@ def test_a_clock_that_disagrees_with_the_databases_tells_nothing(
 
 
 def successor_of(transactions: Transactions, license_: License) -> License:
-    with transactions.writing(COMMAND) as context:
-        made = request_issue(context, license_.entitlement_id, cause="again")
-    issue_license(transactions, made.id, COMMAND)
-    with transactions.reading(COMMAND) as context:
-        return context.session.get_one(License, made.id)
+    do(transactions, REPLACE, license_.id, None)
+    return newest(transactions, license_.deployment_id)
 
 
 def test_a_replaced_license_is_told_of_no_more_and_waiting_mails_are_withdrawn(
@@ -214,7 +214,7 @@ def test_what_is_being_issued_silences_the_one_before(transactions: Transactions
     license_ = make_lease_license(transactions)
     shift(transactions, license_, hours=50)
     with transactions.writing(COMMAND) as context:
-        request_issue(context, license_.entitlement_id, cause="again")
+        submit(context, REPLACE, ask(REPLACE, license_.id, None))
     tell_due(transactions)
     assert told(transactions) == set()
 

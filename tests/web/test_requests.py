@@ -346,7 +346,7 @@ def test_the_second_decision_is_told_that_there_was_one(
     bobs = bob.get(f"{path}/decline")
     ann.send(check)
     page = bob.send(bobs, {"note": "No."}, status=409)
-    assert "approved meanwhile" in page.text
+    assert "already been approved" in page.text
     assert requests_made(transactions)[0].state == "approved"
 
 

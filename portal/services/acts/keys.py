@@ -6,13 +6,17 @@ until that is declined or lapses, the key signs nothing.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select
 
 from portal.db.acts import Act
+from portal.db.keys import KeyChange
+from portal.db.people import Person
 from portal.domain.acts import ActState
-from portal.domain.errors import Conflict, Invalid
+from portal.domain.errors import Conflict, Invalid, NotFound
 from portal.domain.keys import ACTIVATE_IN_S
 from portal.domain.roles import KEYS_MANAGE
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params, Scene
@@ -63,6 +67,73 @@ def order_of(act: Act) -> KeyOrder:
     if act.state is not ActState.DONE:
         raise Conflict(f"The act is {act.state}; a second person has to approve it first.")
     return KeyOrder(act.id, KEY_ACTS[act.kind], act.subject_id, reason=act.reason, **act.params)
+
+
+@dataclass(frozen=True)
+class WaitingChange:
+    """A key change that waits: for a second person, or to be run."""
+
+    act_id: str
+    kind: str
+    subject: str
+    reason: str
+    proposer: str
+    submitted_by: str | None
+    submitted_at: datetime
+    lapses_at: datetime | None
+    is_pending: bool
+    """Whether it wants a second person; else the operator has to run it."""
+    fingerprint: str
+    shown: dict[str, Any]
+
+
+def waiting_changes(context: Context) -> list[WaitingChange]:
+    """Return the key changes that wait, the oldest first."""
+    return _waiting(context)
+
+
+def waiting_change(context: Context, act_id: str) -> WaitingChange:
+    """Return a key change that waits for a second person.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for each in _waiting(context, act_id):
+        if each.is_pending:
+            return each
+    raise NotFound("There is no such key change that waits.")
+
+
+def _waiting(context: Context, act_id: str | None = None) -> list[WaitingChange]:
+    finished = select(KeyChange.act_id).where(KeyChange.finished_at.is_not(None))
+    query = (
+        select(Act, Person.name)
+        .outerjoin(Person, Person.id == Act.submitted_by)
+        .where(
+            Act.kind.in_(KEY_ACTS),
+            Act.state.in_((ActState.PENDING, ActState.RETURNED, ActState.DONE)),
+            Act.id.not_in(finished),
+        )
+        .order_by(Act.submitted_at, Act.id)
+    )
+    if act_id is not None:
+        query = query.where(Act.id == act_id)
+    return [
+        WaitingChange(
+            act_id=act.id,
+            kind=act.kind,
+            subject=act.subject_id,
+            reason=act.reason,
+            proposer=name or "the command",
+            submitted_by=act.submitted_by,
+            submitted_at=act.submitted_at,
+            lapses_at=act.lapses_at,
+            is_pending=act.state is not ActState.DONE,
+            fingerprint=act.fingerprint,
+            shown=act.preview,
+        )
+        for act, name in context.session.execute(query)
+    ]
 
 
 def _order(kind: KeyAct, ask: Ask) -> KeyOrder:

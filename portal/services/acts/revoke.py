@@ -18,7 +18,7 @@ from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import has_contract, license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.lines import end_grant, newest_license
+from portal.services.lines import end_grant
 from portal.services.notices import tell_license_changed
 
 REVOKING: Final = ("revoke", "end")
@@ -80,10 +80,9 @@ def revoke_licenses(
             reason=reason,
             because=because.value,
         )
+        if row.released_at is not None and row.superseded_by is None:
+            tell_license_changed(context, row, NoticeKind.REVOKED)
     context.session.flush()
-    newest = newest_license(context, deployment_id)
-    if newest is not None and newest.id in {row.id for row in rows}:
-        tell_license_changed(context, newest, NoticeKind.REVOKED)
     return len(rows)
 
 
