@@ -44,7 +44,11 @@ class Member(Base):
 
 
 def lock_account(session: Session, account_id: str) -> Account | None:
-    """Read an account and hold its row, but not its key, until the unit of work ends."""
+    """Read an account and hold its row until the unit of work ends.
+
+    Its key stays free: whoever holds a deployment may still add rows that name the account, so that
+    the two never wait for each other.
+    """
     return session.scalar(
         select(Account)
         .where(Account.id == account_id)

@@ -9,9 +9,13 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from portal.domain.catalog import template_of
+from licensing.license import Limits
+from portal.domain.catalog import DAY_S, template_of
+from portal.domain.entitlements import window_covers
 from portal.domain.errors import Invalid
+from portal.domain.terms import Terms
 
 MAX_TEXT: Final = 4000
 """The most characters of a single text on a request."""
@@ -55,7 +59,22 @@ class Background(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     starts_on: date | None = None
     """When the customer wants to start; None means as soon as possible."""
     expected_tokens: int | None = None
-    """Tokens the customer expects to use in a week."""
+    """Tokens the customer expects to use in a week: a wish, never a limit by itself."""
+
+
+def wished_terms(asked: Terms, background: Background) -> Terms:
+    """Return the terms asked for, with the volume expected where they do not let it through.
+
+    What is granted is compared with these: a customer who expects more than the plan allows sees
+    what they get instead, and one who expects less is not cut down to it.
+    """
+    if background.expected_tokens is None:
+        return asked
+    wish = Limits(tokens_per_window=background.expected_tokens, window_s=7 * DAY_S)
+    if window_covers(asked.limits, wish):
+        return asked
+    limits = replace(asked.limits, tokens_per_window=wish.tokens_per_window, window_s=wish.window_s)
+    return replace(asked, limits=limits)
 
 
 def clean_text(text: str, field: str) -> str:

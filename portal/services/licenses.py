@@ -24,6 +24,7 @@ from portal.db.deployments import lock_deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
+from portal.domain.advice import INSTALLABLE
 from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import EntitlementState, LicenseTerms, compute_terms
 from portal.domain.errors import Conflict, NotFound, Unavailable
@@ -394,11 +395,14 @@ def mark_installed(context: Context, account_id: str, license_id: str) -> None:
     """Note that a license is in place.
 
     Raises:
-        NotFound, Conflict: there is none in this account, or it is not issued yet.
+        NotFound, Conflict: there is none in this account, or nothing that may be installed.
     """
     license_ = account_license(context, account_id, license_id)
     if license_.released_at is None:
         raise Conflict("The license is still being issued.")
+    now = standing(context, license_)
+    if now.state not in INSTALLABLE:
+        raise Conflict(f"The license is {now.state}; do not install it.")
     if license_.installed_marked_at is None:
         license_.installed_marked_at = context.at
         record(context, "license.marked-installed", "license", license_.id, account_id=account_id)

@@ -34,6 +34,7 @@ from portal.domain.requests import (
     clean_background,
     clean_text,
     offered_features,
+    wished_terms,
 )
 from portal.domain.terms import Comparison, Terms, differences
 from portal.services.audit import record
@@ -55,7 +56,7 @@ MOST_OPEN: Final = 5
 """The most undecided requests an account may have."""
 CHOSEN_BY_CUSTOMERS: Final = {
     RequestKind.EVALUATION: {"mode", "features", "fingerprints"},
-    RequestKind.PILOT: {"mode", "features", "fingerprints", "volume"},
+    RequestKind.PILOT: {"mode", "features", "fingerprints"},
 }
 """The terms in which a request may differ from the SKU's template."""
 STAFF_DECIDE: Final = Decision(("Staff decide on every pilot.",))
@@ -280,8 +281,10 @@ def entitlement_of(context: Context, request: Request) -> Entitlement | None:
 
 
 def changes(request: Request) -> tuple[Comparison, ...]:
-    """Return how the granted terms differ from those asked for."""
-    return differences(request.asked, request.granted) if request.granted else ()
+    """Say what was granted otherwise than asked and wished for."""
+    if request.granted is None:
+        return ()
+    return differences(wished_terms(request.asked, request.background), request.granted)
 
 
 @dataclass(frozen=True)

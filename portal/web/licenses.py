@@ -18,6 +18,11 @@ PURPOSES = {
     downloads.CHECKLIST_TXT: "Step by step, for whoever installs it",
     downloads.KIT_ZIP: "All of these with keyset, revocation bundle and SHA256SUMS",
 }
+FOR_RECORDS = {
+    **PURPOSES,
+    downloads.LICENSE_JSON: "The signed license as it was issued. Do not install it",
+    downloads.CHECKLIST_TXT: "What to do now, for whoever runs the router",
+}
 
 
 @blueprint.get("/<license_id>")
@@ -28,14 +33,14 @@ def show(license_id: str) -> ResponseReturnValue:
         page = downloads.license_page(context, account_id(), license_id)
         delayed = health.worker_is_silent(context)
     document = page.license.document
-    if not page.files or document is None:
+    if page.result is None or document is None:
         return issuing(page, delayed=delayed)
     return render_template(
         "account/license.html",
         page=page,
         document=document,
-        purposes=PURPOSES,
-        command=downloads.verify_command(document),
+        purposes=PURPOSES if page.is_installable else FOR_RECORDS,
+        command=downloads.verify_command(document, with_bundle=page.result.by_bundle),
         config=downloads.config_lines(document),
         origin=portal().settings.origin,
     )

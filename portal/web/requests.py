@@ -83,17 +83,12 @@ class RequestForm(PortalForm):
             terms=fill_terms(
                 sku,
                 mode=Mode(self.mode.data),
-                limits=self.limits(),
                 features=self.features.data or (),
                 fingerprints=(own,) if own else (),
             ),
             background=self.background(),
             bind=bool(self.bind.data),
         )
-
-    def limits(self) -> dict[str, int]:
-        """Return the limits asked for; the SKU's template sets the others."""
-        return {}
 
     def background(self) -> Background:
         """Return the background given beside the terms."""
@@ -115,10 +110,6 @@ class PilotForm(RequestForm):
         ],
     )
     contacts = TextAreaField("Who should we talk to?", [Length(max=1000)])
-
-    def limits(self) -> dict[str, int]:
-        """Return the tokens expected in a week as the limit asked for."""
-        return {"tokens_per_window": self.volume_tokens.data}
 
     def background(self) -> Background:
         """Return the background given beside the terms."""

@@ -17,10 +17,17 @@ from wtforms import (
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.domain import roles
-from portal.domain.catalog import CATALOG, DAY_S, template_of
+from portal.domain.catalog import CATALOG, DAY_S, fill_terms, template_of
 from portal.domain.errors import Invalid
-from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, RequestKind, RequestState
-from portal.domain.terms import FINGERPRINT, Mode, Terms, compare
+from portal.domain.requests import (
+    MAX_TEXT,
+    MAX_TOKENS,
+    Audience,
+    RequestKind,
+    RequestState,
+    wished_terms,
+)
+from portal.domain.terms import FINGERPRINT, Mode, Terms, compare, tabulate
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import health, licenses, requests
 from portal.web.access import for_staff
@@ -68,7 +75,9 @@ class ApproveForm(PortalForm):
         if not self.is_submitted():
             self.mode.data = asked.mode.value
             self.days.data = None if asked.term_s is None else asked.term_s // DAY_S
-            self.volume_tokens.data = asked.limits.tokens_per_window
+            # A pilot's customer wishes for a volume; the plan's is granted unless staff say else.
+            plan = template_of(asked.sku).limits.tokens_per_window
+            self.volume_tokens.data = plan or asked.limits.tokens_per_window
             self.max_instances.data = asked.limits.max_instances or 1
             self.features.data = list(asked.features)
             self.fingerprint.data = next(iter(asked.fingerprints), None)
@@ -179,11 +188,19 @@ def approve(request_id: str) -> ResponseReturnValue:
     """Approve a request as asked or with changes, after showing the consequences."""
     form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
-        asked = requests.staff_request(context, request_id).asked
+        row = requests.staff_request(context, request_id)
+    asked, wish = row.asked, wished_terms(row.asked, row.background)
+    plan = fill_terms(asked.sku, mode=asked.mode)
     form.offer(asked)
     if form.validate_on_submit() and form.act.data == "check":
-        compared = compare(asked, form.terms(asked))
-        return page("staff/request-approve-check.html", request_id, form=form, compared=compared)
+        terms = form.terms(asked)
+        return page(
+            "staff/request-approve-check.html",
+            request_id,
+            form=form,
+            side_by_side=tabulate(plan, wish, terms),
+            compared=compare(wish, terms),
+        )
     if form.validate_on_submit() and form.act.data == "approve":
         try:
             with portal().transactions.writing(request_actor()) as context:
@@ -199,7 +216,9 @@ def approve(request_id: str) -> ResponseReturnValue:
         else:
             flash("Approved. The customer was told by e-mail and can start it.", "good")
             return redirect(url_for("staff_requests.show", request_id=request_id))
-    return page("staff/request-approve.html", request_id, form=form), 400 if form.errors else 200
+    side_by_side = tabulate(plan, wish)
+    html = page("staff/request-approve.html", request_id, form=form, side_by_side=side_by_side)
+    return html, 400 if form.errors else 200
 
 
 @blueprint.route("/requests/<request_id>/decline", methods=["GET", "POST"])

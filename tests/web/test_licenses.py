@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,93 @@ def test_an_expired_and_a_held_license_say_so(
     assert "on hold" not in customer.get(path).text
     clock.advance(hours=72)
     assert "has expired" in customer.get(path).text
+
+
+def bring_to(state: str, transactions: Transactions, clock: FakeClock, license_: License) -> None:
+    """Bring a license to a standing."""
+    if state == "expired":
+        clock.advance(hours=72)
+        return
+    with transactions.writing(COMMAND) as context:
+        row = context.session.get_one(License, license_.id)
+        if state == "revoked":
+            row.revoked_at = context.at
+        elif state == "superseded":
+            row.superseded_at = context.at
+            row.superseded_by = license_.id
+        else:
+            hold = Hold(
+                id="hld_00000000000000000000000000",
+                entitlement_id=row.entitlement_id,
+                cause="staff",
+                reason="a question",
+                opened_at=context.at,
+            )
+            context.session.add(hold)
+
+
+@pytest.mark.parametrize(
+    ("state", "title", "code", "status"),
+    [
+        ("revoked", "This license was revoked", "revoked", 6),
+        ("suspended", "This license is on hold", "suspended", 6),
+        ("superseded", "A newer license has taken the place of this one", "superseded", 6),
+        ("expired", "This license has expired", "expired", 5),
+    ],
+)
+def test_what_must_not_be_installed_says_so_first_and_claims_nothing_else(
+    customer: Visitor,
+    license_: License,
+    transactions: Transactions,
+    clock: FakeClock,
+    state: str,
+    title: str,
+    code: str,
+    status: int,
+) -> None:
+    bring_to(state, transactions, clock, license_)
+    path = f"/account/licenses/{license_.id}"
+    page = customer.get(path)
+    assert page.text.index(title) < page.text.index("Verify it")
+    assert f"It prints {code} and exits {status}." in page.text
+    for untrue in ("valid and exits 0", "Install it", "Mark as installed", "what the router needs"):
+        assert untrue not in page.text, untrue
+    assert ("--bundle revocation-bundle.json" in page.text) == (status == 6)
+    with zipfile.ZipFile(io.BytesIO(customer.client.get(f"{path}/kit.zip").data)) as kit:
+        files = {Path(name).name: kit.read(name).decode() for name in kit.namelist()}
+    for name in ("checklist.txt", "summary.json"):
+        assert customer.client.get(f"{path}/{name}").text == files[name]
+    checklist, summary = files["checklist.txt"], json.loads(files["summary.json"])
+    assert checklist.index(title.upper()) < checklist.index("Deployment ")
+    assert f"It prints '{code}' and exits {status}." in checklist
+    assert "server.license.path" not in checklist
+    assert summary["status"] == state
+    assert summary["notice"].startswith(title)
+    assert "Install the signed" not in summary["notice"]
+    assert customer.post(f"{path}/installed").status_code == 409
+
+
+def test_the_command_of_a_revoked_license_that_expired_as_well_says_what_comes_first(
+    customer: Visitor, license_: License, transactions: Transactions, clock: FakeClock
+) -> None:
+    bring_to("revoked", transactions, clock, license_)
+    clock.advance(hours=72)
+    page = customer.get(f"/account/licenses/{license_.id}")
+    assert "This license was revoked" in page.text
+    assert "It prints expired and exits 5." in page.text
+
+
+def test_a_license_with_a_successor_counts_until_the_overlap_or_its_own_end(
+    customer: Visitor, license_: License, transactions: Transactions, clock: FakeClock
+) -> None:
+    with transactions.writing(COMMAND) as context:
+        row = context.session.get_one(License, license_.id)
+        row.superseded_by = license_.id
+        row.superseded_at = context.at + timedelta(days=30)
+    page = customer.get(f"/account/licenses/{license_.id}")
+    end = f"{clock.at + timedelta(hours=72):%b %Y, %H:%M} UTC"
+    assert re.search(rf"this one is good until \d+ {re.escape(end)}", page.text)
+    assert "It prints valid and exits 0." in page.text
 
 
 def test_marking_as_installed_is_remembered(customer: Visitor, license_: License) -> None:
