@@ -29,10 +29,12 @@ from portal.domain.advice import ADVICE, INSTALLABLE, Advice
 from portal.domain.errors import Conflict
 from portal.domain.standing import LicenseState, Standing
 from portal.domain.terms import Mode
+from portal.services.acts.replace import replacements_left
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.keys import current_keyset, unix
 from portal.services.licenses import account_license, standing
+from portal.services.replacements import replaceable
 
 LICENSE_JSON: Final = "license.json"
 SUMMARY_JSON: Final = "summary.json"
@@ -296,6 +298,9 @@ class LicensePage:
     """All of its files; none while it is being issued."""
     result: CheckResult | None
     """What the verify command says; None while it is being issued."""
+    is_replaceable: bool
+    """Whether members can replace it by themselves, as long as `replacements_left` lets them."""
+    replacements_left: int
 
     @property
     def advice(self) -> Advice | None:
@@ -323,4 +328,6 @@ def license_page(context: Context, account_id: str, license_id: str) -> LicenseP
         now,
         tuple(make_download(context, license_, name) for name in CONTENT_TYPES if released),
         check_result(context, license_, now) if released else None,
+        replaceable(context, license_),
+        replacements_left(context, license_.deployment_id),
     )
