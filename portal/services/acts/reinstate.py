@@ -11,6 +11,7 @@ from portal.domain.standing import COMMERCE_CAUSES, LicenseState
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
+from portal.services.causes import Approval, ask_for_lift
 from portal.services.context import Context
 from portal.services.licenses import standing
 from portal.services.lines import follow
@@ -55,6 +56,7 @@ def run(context: Context, ask: Ask) -> Outcome:
         license_id=license_.id,
     )
     context.session.flush()
+    ask_for_lift(context, hold, *(() if ask.by is None else (Approval(ask.by, context.at),)))
     follow(context, license_.deployment_id)
     # Where another hold is open still, nothing has changed for the account.
     is_lifted = standing(context, license_).state is not LicenseState.SUSPENDED
