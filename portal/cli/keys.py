@@ -28,6 +28,7 @@ from portal.services.bundles import bundle_facts, publish_bundle, published_bund
 from portal.services.key_changes import run_order
 from portal.services.key_readiness import readiness
 from portal.services.keys import add_key, init_keys, list_keys, published_keyset
+from portal.services.seals import init_seal
 from portal.services.staff import find_staff, require_staff_permission
 
 
@@ -37,12 +38,16 @@ def keys() -> None:
 
 
 @keys.command("init")
+@click.option(
+    "--new-seal-key", is_flag=True, help="The seal key is lost for good: begin with another."
+)
 @json_option
-def keys_init() -> dict[str, Any]:
-    """Create the root, one key for each role and the first keyset, unless they exist."""
+def keys_init(new_seal_key: bool) -> dict[str, Any]:
+    """Create what is missing: root, one key of each role, first keyset and seal key."""
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
+        init_seal(context, wiring.custody, anew=new_seal_key)
     return {"keyset_version": keyset.version}
 
 

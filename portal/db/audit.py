@@ -22,6 +22,7 @@ class AuditRow(Base):
     __table_args__ = (
         one_of("actor_kind", "person", "staff", "system", "command", "instance", "anonymous"),
         Index("ix_audit_rows_subject", "subject_kind", "subject_id"),
+        Index("ix_audit_rows_action_at", "action", "at"),
     )
 
     id: Mapped[int] = mapped_column(RowNumber, primary_key=True)

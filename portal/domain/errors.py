@@ -66,6 +66,13 @@ class RateLimited(PortalError):
         self.retry_after_s = retry_after_s
 
 
+class Unproved(PortalError):
+    """What shall be signed does not follow from a cause that the signer proved."""
+
+    code = "unproved"
+    status = 409
+
+
 class Unavailable(PortalError):
     """Something that is needed does not respond now; try again later."""
 

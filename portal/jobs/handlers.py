@@ -9,6 +9,13 @@ from portal.jobs.worker import Handler, Schedule
 from portal.services.acts.machinery import lapse_acts
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
+from portal.services.causes import (
+    PROVE_CAUSE,
+    PROVE_LIFT,
+    claimed_approvals,
+    prove_cause_job,
+    prove_lift_job,
+)
 from portal.services.context import SYSTEM, Transactions
 from portal.services.emails import (
     SEND_EMAIL,
@@ -18,6 +25,7 @@ from portal.services.emails import (
     open_letter,
 )
 from portal.services.entitlements import end_lapsed
+from portal.services.license_checks import check_nightly
 from portal.services.licenses import issue_license
 from portal.services.lines import FOLLOW_LINE, ISSUE_LICENSE, follow, look_after_lines
 from portal.services.reminders import tell_due, why_outdated
@@ -36,12 +44,19 @@ class Handlers:
 
     def by_kind(self) -> Mapping[str, Handler]:
         """Return the handler of each job kind."""
-        return {ISSUE_LICENSE: self.issue, FOLLOW_LINE: self.follow, SEND_EMAIL: self.send}
+        return {
+            FOLLOW_LINE: self.follow,
+            ISSUE_LICENSE: self.issue,
+            PROVE_CAUSE: self.prove_cause,
+            PROVE_LIFT: self.prove_lift,
+            SEND_EMAIL: self.send,
+        }
 
     def schedules(self) -> list[Schedule]:
         """Return what recurs."""
         return [
             Schedule("audit-seal", timedelta(seconds=1), self.seal),
+            Schedule("license-check", timedelta(days=1), self.check),
             Schedule("bundle", timedelta(minutes=1), self.publish),
             Schedule("lapse", timedelta(minutes=1), self.lapse),
             Schedule("notices", timedelta(minutes=1), self.notify),
@@ -51,6 +66,16 @@ class Handlers:
     def issue(self, payload: Mapping[str, Any]) -> None:
         """Take a license to its release."""
         issue_license(self._transactions, str(payload["license_id"]), SYSTEM)
+
+    def prove_cause(self, payload: Mapping[str, Any]) -> None:
+        """Prove an entitlement that staff approved or changed, and seal it."""
+        approvals = claimed_approvals(payload["approvals"])
+        prove_cause_job(self._transactions, str(payload["entitlement_id"]), approvals, SYSTEM)
+
+    def prove_lift(self, payload: Mapping[str, Any]) -> None:
+        """Prove that staff lifted a hold, and seal it."""
+        approvals = claimed_approvals(payload["approvals"])
+        prove_lift_job(self._transactions, str(payload["hold_id"]), approvals, SYSTEM)
 
     def follow(self, payload: Mapping[str, Any]) -> None:
         """Bring a deployment's license to what is live now."""
@@ -95,6 +120,10 @@ class Handlers:
     def publish(self) -> None:
         """Publish a revocation bundle when it would say something new, and at least daily."""
         publish_bundle(self._transactions, SYSTEM, only_if_due=True)
+
+    def check(self) -> None:
+        """Verify and compute anew everything issued, and record what falls short."""
+        check_nightly(self._transactions, SYSTEM)
 
     def lapse(self) -> None:
         """End what nobody started or approved in time, and look after lines with ends."""

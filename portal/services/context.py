@@ -17,8 +17,10 @@ from typing import Final, Literal
 from sqlalchemy.orm import Session
 
 from portal.db.session import Database
+from portal.domain.causes import Approvals
 from portal.domain.ports import (
     Clock,
+    Custody,
     PasswordHasher,
     Randomness,
     RateLimiter,
@@ -51,6 +53,7 @@ class Ports:
     passwords: PasswordHasher
     secrets: SecretBox
     signers: Signers
+    custody: Custody
     limiter: RateLimiter
 
 
@@ -69,6 +72,10 @@ class Policy:
     """How soon staff promise to answer a request."""
     overlap: timedelta = timedelta(days=30)
     """How long a license stays valid after it was replaced voluntarily."""
+    approvals: Approvals = Approvals.SESSION
+    """What the signer takes as the approval of a staff person."""
+    evaluations_a_day: int = 50
+    """Evaluations the policy may grant in 24 hours, over all accounts."""
     denied_domains: frozenset[str] = field(default_factory=frozenset)
     staff_address: str = ""
     """An address that is told of new requests, besides those of staff; empty for none."""

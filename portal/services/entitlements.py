@@ -12,6 +12,7 @@ from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
 from portal.domain.roles import REQUESTS_MAKE
 from portal.domain.terms import Terms
 from portal.services.audit import record
+from portal.services.causes import approvals_of, ask_for_proof
 from portal.services.context import Context
 from portal.services.licenses import request_issue
 from portal.services.lines import end_grant
@@ -117,6 +118,7 @@ def approve_entitlement(
         account_id=entitlement.account_id,
         approved_by=approved_by,
     )
+    ask_for_proof(context, entitlement, *approvals_of(entitlement))
     return entitlement
 
 

@@ -22,7 +22,7 @@ from portal.db.requests import Request, RequestMessage
 from portal.db.turns import take_turn
 from portal.domain.catalog import fill_terms, template_of
 from portal.domain.email_addresses import EmailAddress, parse_email
-from portal.domain.entitlements import check_terms, judge_start
+from portal.domain.entitlements import EntitlementState, check_terms, judge_start
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.evaluations import Applicant, Decision, decide_evaluation, promised_answer
 from portal.domain.identifiers import MESSAGE, REQUEST, new_id
@@ -38,6 +38,7 @@ from portal.domain.requests import (
 )
 from portal.domain.terms import Comparison, Terms, differences
 from portal.services.audit import record
+from portal.services.causes import staff_approve_here
 from portal.services.context import Context
 from portal.services.deployments import account_deployment, create_deployment
 from portal.services.emails import queue_email, tell_members, tell_staff
@@ -213,6 +214,9 @@ def _grant(context: Context, request: Request, *, reason: str) -> Entitlement:
         created_by=request.decided_by,
         request_id=request.id,
     )
+    if request.decided_by is not None and not staff_approve_here(context):
+        # It waits for `portal entitlement approve`, which seals it.
+        return entitlement
     return approve_entitlement(context, entitlement.id, approved_by=request.decided_by)
 
 
@@ -356,6 +360,8 @@ class StaffRequestPage(RequestPage):
     accounts_of_domain: tuple[Account, ...]
     earlier: tuple[Request, ...]
     """Other requests of the account or its domain, newest first."""
+    approve_here: bool
+    """Whether an approval on this page counts; if not, the command approves."""
     entitlements: tuple[Entitlement, ...]
     """Of the account, newest first."""
 
@@ -391,6 +397,7 @@ def staff_request_page(context: Context, request_id: str) -> StaffRequestPage:
     session = context.session
     return StaffRequestPage(
         **_page_facts(context, request, *Audience),
+        approve_here=staff_approve_here(context),
         accounts_of_domain=tuple(session.scalars(of_domain.order_by(Account.created_at))),
         earlier=tuple(session.scalars(earlier.order_by(Request.created_at.desc()).limit(20))),
         entitlements=tuple(
@@ -451,14 +458,21 @@ def approve_request(
         entitlement_id=entitlement.id,
         changed=[each.term for each in changes(request)],
     )
+    announce_approval(context, entitlement)
+    return entitlement
+
+
+def announce_approval(context: Context, entitlement: Entitlement) -> None:
+    """Mail the customer what was granted, once it is approved for good and answers a request."""
+    if entitlement.request_id is None or entitlement.state is not EntitlementState.APPROVED:
+        return
     start_by_at = entitlement.start_by_at
     _tell_decision(
         context,
-        request,
+        staff_request(context, entitlement.request_id),
         "request-approved",
         start_by_at="" if start_by_at is None else start_by_at.isoformat(),
     )
-    return entitlement
 
 
 def decline_request(context: Context, request_id: str, *, staff_id: str, note: str) -> Request:

@@ -18,6 +18,7 @@ from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.domain import roles
 from portal.domain.catalog import CATALOG, DAY_S, fill_terms, template_of
+from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Invalid
 from portal.domain.requests import (
     MAX_TEXT,
@@ -183,7 +184,7 @@ def take(request_id: str) -> ResponseReturnValue:
 
 
 @blueprint.route("/requests/<request_id>/approve", methods=["GET", "POST"])
-@for_staff(roles.REQUESTS_DECIDE)
+@for_staff(roles.REQUESTS_DECIDE, fresh=True)
 def approve(request_id: str) -> ResponseReturnValue:
     """Approve a request as asked or with changes, after showing the consequences."""
     form = ApproveForm.bound()
@@ -204,7 +205,7 @@ def approve(request_id: str) -> ResponseReturnValue:
     if form.validate_on_submit() and form.act.data == "approve":
         try:
             with portal().transactions.writing(request_actor()) as context:
-                requests.approve_request(
+                granted = requests.approve_request(
                     context,
                     request_id,
                     staff_id=signed_in().person_id,
@@ -214,7 +215,10 @@ def approve(request_id: str) -> ResponseReturnValue:
         except Invalid as error:
             form.show(error, {"term": "days", "limits": "max_instances"})
         else:
-            flash("Approved. The customer was told by e-mail and can start it.", "good")
+            if granted.state is EntitlementState.PROPOSED:
+                flash("Decided. It counts once the command approves it too, see below.", "info")
+            else:
+                flash("Approved. The customer was told by e-mail and can start it.", "good")
             return redirect(url_for("staff_requests.show", request_id=request_id))
     side_by_side = tabulate(plan, wish)
     html = page("staff/request-approve.html", request_id, form=form, side_by_side=side_by_side)

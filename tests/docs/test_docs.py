@@ -134,7 +134,9 @@ def test_every_setting_that_can_stop_the_start_has_its_cure() -> None:
 
 def test_every_line_of_the_doctor_has_its_cure(transactions: Transactions) -> None:
     with transactions.reading(COMMAND) as context:
-        names = {each.name for each in findings(context, ("license", "lease", "revocation"))}
+        names = {
+            each.name for each in findings(context, ("license", "lease", "revocation", "seal"))
+        }
     listed = table_keys(DOCS / "operators" / "troubleshooting.md", "[a-z ]+")
     assert names | {"settings", "database", "schema"} <= set(listed)
 

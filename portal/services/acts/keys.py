@@ -183,6 +183,7 @@ def _kind(name: KeyAct, params: type[Params], **hooks: Callable[[Context, Ask], 
         run=run,
         shows=shows,
         needs_two=lambda _context, _ask: True,
+        needs_proof=False,
         **hooks,
     )
 

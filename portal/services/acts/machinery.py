@@ -25,6 +25,7 @@ from portal.domain.requests import clean_text
 from portal.services.acts.kinds import Ask, Kind, Outcome, Scene
 from portal.services.acts.registry import KINDS
 from portal.services.audit import record
+from portal.services.causes import staff_approve_here
 from portal.services.context import Context
 from portal.services.staff import require_staff_permission
 
@@ -135,12 +136,19 @@ def submit(context: Context, kind: Kind, ask: Ask, *, seen: str | None = None) -
     )
     context.session.add(act)
     context.session.flush()
-    if now.needs_two:
-        kind.waits(context, ask)
+    if now.needs_two or _waits_for_command(context, kind):
+        if now.needs_two:
+            kind.waits(context, ask)
         _record(context, "act.submitted", act)
         return act
     _do(context, kind, ask, act)
     return act
+
+
+def _waits_for_command(context: Context, kind: Kind) -> bool:
+    """Whether staff do this act in a browser, and only the command's approval would count."""
+    in_browser = context.actor.kind == "staff" and not staff_approve_here(context)
+    return in_browser and kind.needs_proof
 
 
 def _do(context: Context, kind: Kind, ask: Ask, act: Act) -> None:
@@ -166,9 +174,14 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
         Stale: what this person saw no longer holds.
     """
     act = _pending(context, act_id)
-    if act.submitted_by == by:
-        raise Forbidden("A second, different person has to approve this act.")
     kind, ask = _of(act)
+    if _waits_for_command(context, kind):
+        raise Forbidden(
+            f"Acts are approved by the command here: portal act approve {act.id} --by STAFF"
+        )
+    # One that waits only for the command may be approved by its first person there.
+    if act.submitted_by == by and act.preview.get("needs_second_person", True):
+        raise Forbidden("A second, different person has to approve this act.")
     for person_id in (by, act.submitted_by):
         _require_permitted(context, person_id, kind.permission)
     now = _preview(context, kind, ask, kind.scene(context, ask))

@@ -11,6 +11,7 @@ from portal.domain.standing import COMMERCE_CAUSES
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
+from portal.services.causes import Approval, ask_for_lift
 from portal.services.context import Context
 from portal.services.lines import follow
 from portal.services.notices import tell_license_changed
@@ -53,6 +54,7 @@ def run(context: Context, ask: Ask) -> Outcome:
         license_id=license_.id,
     )
     context.session.flush()
+    ask_for_lift(context, hold, *(() if ask.by is None else (Approval(ask.by, context.at),)))
     follow(context, license_.deployment_id)
     if hold.suspends_line:
         tell_license_changed(

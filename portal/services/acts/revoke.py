@@ -110,6 +110,7 @@ def has_revoked_much(context: Context, person_id: str) -> bool:
 
 REVOKE: Final = Kind(
     name="revoke",
+    needs_proof=False,
     params=Revoke,
     permission=HOLDS_MANAGE,
     scene=license_scene,

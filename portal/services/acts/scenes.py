@@ -26,6 +26,7 @@ from portal.domain.errors import NotFound
 from portal.domain.standing import LicenseState
 from portal.domain.terms import Mode, Terms, differences
 from portal.services.acts.kinds import Ask, Outcome, Scene
+from portal.services.causes import ask_for_proof, before_change
 from portal.services.context import Context
 from portal.services.instances import instances_of
 from portal.services.licenses import find_license, fix_payload, standings, supersede
@@ -77,13 +78,17 @@ def change_terms(context: Context, grant: Grant | None, **changes: Any) -> None:
 
     Raises:
         Invalid: the catalog does not permit them.
+        Unproved: the command would change what somebody altered in the database.
     """
     if grant is None:
         return
     row = context.session.get_one(Entitlement, grant.id)
     terms = structs.replace(row.terms, **changes)
     check_terms(terms)
+    before_change(context, row)
     row.terms = terms
+    context.session.flush()
+    ask_for_proof(context, row)
 
 
 def asked_for(license_: License | None) -> Outcome:

@@ -69,6 +69,7 @@ def run(context: Context, ask: Ask) -> Outcome:
         cause=cause.value,
         license_id=license_.id,
         entitlement_id=on.id,
+        deployment_id=on.deployment_id,
     )
     context.session.flush()
     follow(context, license_.deployment_id)
@@ -81,6 +82,7 @@ def run(context: Context, ask: Ask) -> Outcome:
 
 SUSPEND: Final = Kind(
     name="suspend",
+    needs_proof=False,
     params=Suspend,
     permission=HOLDS_MANAGE,
     scene=license_scene,
