@@ -9,12 +9,16 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from portal.domain.catalog import template_of
+from licensing.license import Limits
+from portal.domain.catalog import DAY_S, template_of
+from portal.domain.entitlements import window_covers
 from portal.domain.errors import Invalid
+from portal.domain.terms import Terms
 
 MAX_TEXT: Final = 4000
-"""Characters of any one text that people write on a request."""
+"""The most characters of a single text on a request."""
 MAX_TOKENS: Final = 10**12
 FURTHEST_START: Final = timedelta(days=180)
 
@@ -29,7 +33,7 @@ class RequestKind(StrEnum):
 
 
 class RequestState(StrEnum):
-    """What became of a request."""
+    """The state of a request."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -47,19 +51,34 @@ class Audience(StrEnum):
 
 
 class Background(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a customer says beside the terms; it helps to decide and caps nothing."""
+    """What a customer says beside the terms. It helps staff decide and limits nothing."""
 
     purpose: str
     goals: str = ""
     contacts: str = ""
     starts_on: date | None = None
-    """When the customer wants to start; None: as soon as possible."""
+    """When the customer wants to start; None means as soon as possible."""
     expected_tokens: int | None = None
-    """Tokens the customer expects to use in a week."""
+    """Tokens the customer expects to use in a week: a wish, never a limit by itself."""
+
+
+def wished_terms(asked: Terms, background: Background) -> Terms:
+    """Return the terms asked for, with the volume expected where they do not let it through.
+
+    What is granted is compared with these: a customer who expects more than the plan allows sees
+    what they get instead, and one who expects less is not cut down to it.
+    """
+    if background.expected_tokens is None:
+        return asked
+    wish = Limits(tokens_per_window=background.expected_tokens, window_s=7 * DAY_S)
+    if window_covers(asked.limits, wish):
+        return asked
+    limits = replace(asked.limits, tokens_per_window=wish.tokens_per_window, window_s=wish.window_s)
+    return replace(asked, limits=limits)
 
 
 def clean_text(text: str, field: str) -> str:
-    """Return a text without the white space around it.
+    """Return a text without surrounding white space.
 
     Raises:
         Invalid: it is longer than `MAX_TEXT` characters.
@@ -73,7 +92,7 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
     """Return the background with its texts cleaned.
 
     Raises:
-        Invalid: a text is too long, or what this kind of request must say is missing or unfit.
+        Invalid: a text is too long, or something this kind of request needs is missing or wrong.
     """
     texts = {
         name: clean_text(getattr(background, name), name)
@@ -92,18 +111,18 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
 
 
 def _check_start(starts_on: date, today: date) -> None:
-    """Require a start that staff can still arrange."""
+    """Require a start that staff can arrange."""
     if starts_on < today:
-        raise Invalid("The start lies in the past.", field="starts_on")
+        raise Invalid("Choose today or a later day.", field="starts_on")
     if starts_on > today + FURTHEST_START:
         raise Invalid(f"Choose a start within {FURTHEST_START.days} days.", field="starts_on")
 
 
 def offered_features(sku: str, features: Sequence[str]) -> tuple[str, ...]:
-    """Return the features asked for, sorted, with those the SKU always includes.
+    """Return the features asked for and those the SKU always includes, sorted.
 
     Raises:
-        Invalid: none, or one that the SKU does not offer.
+        Invalid: there are none, or one that the SKU does not offer.
     """
     template = template_of(sku)
     unknown = sorted(set(features) - set(template.features))

@@ -97,6 +97,16 @@ def differences(asked: Terms, granted: Terms) -> tuple[Comparison, ...]:
     return tuple(each for each in compare(asked, granted) if each.is_changed)
 
 
+def tabulate(*columns: Terms) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return each term's title with what each of these terms say, as far as any mentions it."""
+    values = [_values(each) for each in columns]
+    return tuple(
+        (title, tuple(_say(term, each[term]) for each in values))
+        for term, title in _TITLES.items()
+        if any(each[term] is not None for each in values)
+    )
+
+
 _TITLES: Final = {
     "sku": "SKU",
     "mode": "How it runs",

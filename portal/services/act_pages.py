@@ -1,4 +1,7 @@
-"""The pages of acts: those that wait for a second person, and one of them with what it does now."""
+"""The pages of acts on licenses: those that wait for a second person, and what one does now.
+
+Changes of keys have pages of their own.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +13,7 @@ from portal.db.deployments import Deployment
 from portal.db.licenses import License
 from portal.db.people import Person, people_of
 from portal.domain.acts import ActState
-from portal.domain.errors import PortalError
+from portal.domain.errors import NotFound, PortalError
 from portal.services.acts.machinery import Preview, find_act, preview_again
 from portal.services.context import Context
 
@@ -62,7 +65,7 @@ def acts_list(context: Context, *, waiting: bool) -> list[ActRow]:
         .outerjoin(Account, Account.id == Act.account_id)
         .outerjoin(Deployment, Deployment.id == Act.deployment_id)
         .outerjoin(Person, Person.id == Act.submitted_by)
-        .where(chosen if waiting else ~chosen)
+        .where(Act.deployment_id.is_not(None), chosen if waiting else ~chosen)
         .order_by(Act.submitted_at.desc(), Act.id)
         .limit(MOST_LISTED)
     )
@@ -73,9 +76,11 @@ def act_page(context: Context, act_id: str) -> ActPage:
     """Return what the page of an act shows. Needs a writing unit: it previews what waits.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is none on a license.
     """
     act = find_act(context, act_id)
+    if act.deployment_id is None:
+        raise NotFound(f"There is no act {act_id} on a license.")
     now, refusal = None, None
     if act.state in WAITING:
         try:
@@ -88,7 +93,7 @@ def act_page(context: Context, act_id: str) -> ActPage:
         row=ActRow(
             act,
             context.session.get(Account, act.account_id) if act.account_id else None,
-            context.session.get(Deployment, act.deployment_id) if act.deployment_id else None,
+            context.session.get(Deployment, act.deployment_id),
             people.get(act.submitted_by or ""),
         ),
         second=people.get(act.decided_by or ""),

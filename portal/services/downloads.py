@@ -1,13 +1,15 @@
-"""What accompanies a license: safe summary, operator checklist, and the kit with everything.
+"""A license's files: the license itself, a summary, a checklist, and a kit with everything.
 
 The summary and the checklist hold safe facts only: never payloads, signatures, key material or
-codes. Each download is audited.
+codes. Of a license that must not be installed they say so first, and not how to install it. Each
+download is audited.
 
 Source: "Safe summary" of the signed documents.
 """
 
 import io
 import json
+import textwrap
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,17 +19,22 @@ import msgspec
 
 from licensing.encoding import sha256_hex
 from licensing.license import License as LicensePayload
+from licensing.names import CODES
+from licensing.verify import KeysetTrust, examine_license
 from portal.db.bundles import latest_bundle
 from portal.db.deployments import Deployment
 from portal.db.keys import latest_keyset
 from portal.db.licenses import License
+from portal.domain.advice import ADVICE, INSTALLABLE, Advice
 from portal.domain.errors import Conflict
-from portal.domain.standing import Standing
+from portal.domain.standing import LicenseState, Standing
 from portal.domain.terms import Mode
+from portal.services.acts.replace import replacements_left
 from portal.services.audit import record
 from portal.services.context import Context
-from portal.services.keys import unix
+from portal.services.keys import current_keyset, unix
 from portal.services.licenses import account_license, standing
+from portal.services.replacements import replaceable
 
 LICENSE_JSON: Final = "license.json"
 SUMMARY_JSON: Final = "summary.json"
@@ -48,7 +55,7 @@ _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Download:
-    """One file, with what a person needs to check it."""
+    """A file, with what a person needs to check it."""
 
     name: str
     content: bytes
@@ -97,18 +104,54 @@ def _time(moment: int) -> str:
 
 
 def _summary_file(context: Context, license_: License) -> bytes:
+    now = standing(context, license_)
+    advice = ADVICE.get(now.state)
+    notice = "Informational. Install the signed license.json; this file installs nothing."
+    if advice is not None:
+        notice = f"{advice.title}. {advice.todo} This file is informational and installs nothing."
     summary = {
-        "notice": "Informational. Install the signed license.json; this file installs nothing.",
+        "notice": notice,
         "issuer": context.policy.issuer,
-        **license_summary(license_, standing(context, license_)),
+        **license_summary(license_, now),
     }
     return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def verify_command(document: LicensePayload) -> str:
+@dataclass(frozen=True)
+class CheckResult:
+    """What `router-license verify` says of a license with what is published."""
+
+    code: str
+    """`valid`, or why it is not."""
+    exit: int
+    by_bundle: bool
+    """Whether only the revocation bundle tells; without it the file verifies."""
+
+
+def check_result(context: Context, license_: License, now: Standing) -> CheckResult:
+    """Say what the verify command says of a license, by asking what it asks.
+
+    The bundle follows standings within a minute, so the standing stands for it here.
+
+    Raises:
+        Conflict: the license is still being issued.
+    """
+    if license_.envelope is None:
+        raise Conflict("The license is being issued; there is nothing to verify yet.")
+    trust = KeysetTrust(current_keyset(context).document)
+    error = examine_license(license_.envelope, trust, unix(context.at)).error
+    if error is not None:
+        return CheckResult(error.code, CODES[error.code].exit, by_bundle=False)
+    if now.state in (LicenseState.REVOKED, LicenseState.SUSPENDED, LicenseState.SUPERSEDED):
+        return CheckResult(now.state, CODES[now.state].exit, by_bundle=True)
+    return CheckResult("valid", 0, by_bundle=False)
+
+
+def verify_command(document: LicensePayload, *, with_bundle: bool = False) -> str:
     """Return the exact command that checks this license offline beside its keyset."""
+    bundle = f" --bundle {BUNDLE_JSON}" if with_bundle else ""
     bound = f" --fingerprint {_fingerprint(document)}" if document.binding.fingerprints else ""
-    return f"router-license verify {LICENSE_JSON} --keyset {KEYSET_JSON}{bound}"
+    return f"router-license verify {LICENSE_JSON} --keyset {KEYSET_JSON}{bundle}{bound}"
 
 
 def config_lines(document: LicensePayload) -> str:
@@ -130,9 +173,12 @@ def _fingerprint(document: LicensePayload) -> str:
 
 def _checklist(context: Context, license_: License, document: LicensePayload) -> bytes:
     deployment = context.session.get_one(Deployment, license_.deployment_id)
+    now = standing(context, license_)
+    result = check_result(context, license_, now)
     lines = [
         "Smart Router license: operator checklist",
         "",
+        *_advice_lines(now),
         f"Deployment   {deployment.name}",
         f"License      {license_.id} (revision {license_.revision}, {license_.sku})",
         f"Key id       {license_.key_id}",
@@ -140,29 +186,47 @@ def _checklist(context: Context, license_: License, document: LicensePayload) ->
         f"Valid from   {_time(document.not_before_at)}",
         f"Expires      {_time(document.expires_at)}",
         "",
-        "[ ] 1. Check the file before you install it:",
-        f"       {verify_command(document)}",
-        "       It prints 'valid' and exits 0.",
+        "[ ] 1. Check the file:",
+        f"       {verify_command(document, with_bundle=result.by_bundle)}",
+        f"       It prints '{result.code}' and exits {result.exit}.",
+    ]
+    if now.state in INSTALLABLE:
+        lines += _install_lines(license_, document)
+    elif now.replaced_by is not None:
+        lines += [f"[ ] 2. Install the newer license instead: {now.replaced_by}"]
+    lines += [
+        "",
+        "This list and summary.json are for people. The router needs license.json.",
+        "",
+    ]
+    return "\n".join(lines).encode()
+
+
+def _advice_lines(now: Standing) -> list[str]:
+    """Say first what is so and what to do, of a license that does not simply serve."""
+    advice = ADVICE.get(now.state)
+    if advice is None:
+        return []
+    return [advice.title.upper(), *textwrap.wrap(f"{advice.what} {advice.todo}", 90), ""]
+
+
+def _install_lines(license_: License, document: LicensePayload) -> list[str]:
+    lines = [
         "[ ] 2. Keep a copy of the license file that is installed now.",
         "[ ] 3. Put the signed license.json at server.license.path, replacing it in one step",
         "       (write beside it, then rename). Do not edit it: any change breaks the signature.",
         "[ ] 4. In the router's configuration:",
         *[f"       {line}" for line in config_lines(document).splitlines()],
         "[ ] 5. Restart the router, or wait for recheck_interval.",
-        '[ ] 6. curl -fsS "$ROUTER_BASE_URL/readyz" answers 200.',
     ]
     if license_.mode is Mode.LEASE:
         lines += [
-            "[ ] 7. Make an enrollment code on the deployment's page, then enroll the router:",
+            "[ ] 6. Make an enrollment code on the deployment's page, then enroll the router:",
             f"       router-license enroll --license {LICENSE_JSON} --keyset {KEYSET_JSON} \\",
             "         --state-dir /app/state/lease --code-file code.txt",
         ]
-    lines += [
-        "",
-        "This list and summary.json are for people. What the router needs is license.json.",
-        "",
-    ]
-    return "\n".join(lines).encode()
+    number = 7 if license_.mode is Mode.LEASE else 6
+    return [*lines, f'[ ] {number}. curl -fsS "$ROUTER_BASE_URL/readyz" answers 200.']
 
 
 def make_download(context: Context, license_: License, name: str) -> Download:
@@ -170,11 +234,11 @@ def make_download(context: Context, license_: License, name: str) -> Download:
 
     Raises:
         Conflict: the license is still being issued.
-        KeyError: no file of this name.
+        KeyError: there is no file with this name.
     """
     document = license_.document
     if license_.envelope is None or document is None:
-        raise Conflict("The license is being issued; its files appear in a moment.")
+        raise Conflict("The license is being issued; its files will appear in a moment.")
     if name == LICENSE_JSON:
         return Download(name, license_.envelope)
     if name == SUMMARY_JSON:
@@ -203,7 +267,7 @@ def _kit(context: Context, license_: License) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as kit:
         for name, content in files.items():
-            # A fixed date: the same files make the same kit.
+            # A fixed date, so that the same files make the same kit.
             entry = zipfile.ZipInfo(f"smart-router-license/{name}", _ZIP_EPOCH)
             entry.external_attr = 0o600 << 16
             kit.writestr(entry, content, zipfile.ZIP_DEFLATED)
@@ -211,7 +275,7 @@ def _kit(context: Context, license_: License) -> bytes:
 
 
 def record_download(context: Context, license_: License, name: str) -> None:
-    """Note in the audit trail that a file of a license was taken."""
+    """Record in the audit trail that a file of a license was downloaded."""
     record(
         context,
         "license.downloaded",
@@ -225,13 +289,28 @@ def record_download(context: Context, license_: License, name: str) -> None:
 
 @dataclass(frozen=True)
 class LicensePage:
-    """What members see of a license."""
+    """The facts of a license's page for members."""
 
     license: License
     deployment: Deployment
     now: Standing
     files: tuple[Download, ...]
     """All of its files; none while it is being issued."""
+    result: CheckResult | None
+    """What the verify command says; None while it is being issued."""
+    is_replaceable: bool
+    """Whether members can replace it by themselves, as long as `replacements_left` lets them."""
+    replacements_left: int
+
+    @property
+    def advice(self) -> Advice | None:
+        """What is said first; None of a license in force."""
+        return ADVICE.get(self.now.state)
+
+    @property
+    def is_installable(self) -> bool:
+        """Whether there is something to install; else the files are for the records."""
+        return self.now.state in INSTALLABLE
 
 
 def license_page(context: Context, account_id: str, license_id: str) -> LicensePage:
@@ -241,10 +320,14 @@ def license_page(context: Context, account_id: str, license_id: str) -> LicenseP
         NotFound: there is none in this account.
     """
     license_ = account_license(context, account_id, license_id)
+    now = standing(context, license_)
     released = license_.envelope is not None
     return LicensePage(
         license_,
         context.session.get_one(Deployment, license_.deployment_id),
-        standing(context, license_),
+        now,
         tuple(make_download(context, license_, name) for name in CONTENT_TYPES if released),
+        check_result(context, license_, now) if released else None,
+        replaceable(context, license_),
+        replacements_left(context, license_.deployment_id),
     )

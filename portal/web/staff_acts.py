@@ -99,7 +99,7 @@ def _confirm(form: ActForm, desk: LicenseDesk, kind: machinery.Kind) -> Response
     name = LICENSE_ACTS[kind.name][0]
     if state is ActState.PENDING:
         flash(f"{name} waits for a second person.", "info")
-        return redirect(url_for("staff_acts.show", act_id=act_id))
+        return redirect(url_for("staff_acts.show", line_act_id=act_id))
     flash(f"{name}: done. The worker signs and publishes what follows from it.", "good")
     return redirect(url_for("staff_licenses.show", license_id=desk.license.id))
 
@@ -144,16 +144,16 @@ def overview() -> ResponseReturnValue:
     return render_template("staff/acts.html", waiting=waiting, decided=decided, acts=LICENSE_ACTS)
 
 
-@blueprint.get("/acts/<act_id>")
+@blueprint.get("/acts/<line_act_id>")
 @for_staff(roles.STAFF_READ)
-def show(act_id: str) -> ResponseReturnValue:
+def show(line_act_id: str) -> ResponseReturnValue:
     """Show an act, what its first person saw, and what it would do now."""
-    return _act_page(act_id, DeclineForm(formdata=None), 200)
+    return _act_page(line_act_id, DeclineForm(formdata=None), 200)
 
 
-def _act_page(act_id: str, form: DeclineForm, status: int) -> ResponseReturnValue:
+def _act_page(line_act_id: str, form: DeclineForm, status: int) -> ResponseReturnValue:
     with portal().transactions.writing(request_actor()) as context:
-        page = act_page(context, act_id)
+        page = act_page(context, line_act_id)
     html = render_template(
         "staff/act.html",
         page=page,
@@ -166,45 +166,45 @@ def _act_page(act_id: str, form: DeclineForm, status: int) -> ResponseReturnValu
     return make_response(html, status)
 
 
-@blueprint.post("/acts/<act_id>/approve")
+@blueprint.post("/acts/<line_act_id>/approve")
 @for_staff(roles.ENTITLEMENTS_APPROVE, fresh=True)
-def approve(act_id: str) -> ResponseReturnValue:
+def approve(line_act_id: str) -> ResponseReturnValue:
     """Approve an act as its second person, and do it."""
     seen, person_id = request.form.get("seen", ""), signed_in().person_id
     try:
         with portal().transactions.writing(request_actor()) as context:
-            _require(machinery.kind_of(machinery.find_act(context, act_id).kind))
-            act = machinery.approve(context, act_id, by=person_id, seen=seen)
+            _require(machinery.kind_of(machinery.find_act(context, line_act_id).kind))
+            act = machinery.approve(context, line_act_id, by=person_id, seen=seen)
         machinery.require_fresh(act)
     except machinery.Stale:
-        return _act_page(act_id, DeclineForm(formdata=None), 409)
+        return _act_page(line_act_id, DeclineForm(formdata=None), 409)
     flash("Approved and done. The worker signs and publishes what follows from it.", "good")
-    return redirect(url_for("staff_acts.show", act_id=act_id))
+    return redirect(url_for("staff_acts.show", line_act_id=line_act_id))
 
 
-@blueprint.post("/acts/<act_id>/confirm")
+@blueprint.post("/acts/<line_act_id>/confirm")
 @for_staff(roles.ENTITLEMENTS_APPROVE, fresh=True)
-def confirm(act_id: str) -> ResponseReturnValue:
+def confirm(line_act_id: str) -> ResponseReturnValue:
     """Submit an act anew that was returned, by its first person, who saw the new preview."""
     seen, person_id = request.form.get("seen", ""), signed_in().person_id
     try:
         with portal().transactions.writing(request_actor()) as context:
-            machinery.confirm(context, act_id, by=person_id, seen=seen)
+            machinery.confirm(context, line_act_id, by=person_id, seen=seen)
     except machinery.Stale:
-        return _act_page(act_id, DeclineForm(formdata=None), 409)
+        return _act_page(line_act_id, DeclineForm(formdata=None), 409)
     flash("Submitted anew. It waits for a second person.", "info")
-    return redirect(url_for("staff_acts.show", act_id=act_id))
+    return redirect(url_for("staff_acts.show", line_act_id=line_act_id))
 
 
-@blueprint.post("/acts/<act_id>/decline")
+@blueprint.post("/acts/<line_act_id>/decline")
 @for_staff(roles.ENTITLEMENTS_APPROVE, fresh=True)
-def decline(act_id: str) -> ResponseReturnValue:
+def decline(line_act_id: str) -> ResponseReturnValue:
     """Decline an act, or take one's own back."""
     form = DeclineForm()
     if not form.validate_on_submit():
-        return _act_page(act_id, form, 400)
+        return _act_page(line_act_id, form, 400)
     with portal().transactions.writing(request_actor()) as context:
-        _require(machinery.kind_of(machinery.find_act(context, act_id).kind))
-        machinery.decline(context, act_id, by=signed_in().person_id, reason=form.reason.data)
+        _require(machinery.kind_of(machinery.find_act(context, line_act_id).kind))
+        machinery.decline(context, line_act_id, by=signed_in().person_id, reason=form.reason.data)
     flash("Declined. Nothing was changed.", "good")
-    return redirect(url_for("staff_acts.show", act_id=act_id))
+    return redirect(url_for("staff_acts.show", line_act_id=line_act_id))

@@ -17,10 +17,18 @@ from wtforms import (
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.domain import roles
-from portal.domain.catalog import CATALOG, DAY_S, template_of
+from portal.domain.catalog import CATALOG, DAY_S, fill_terms, template_of
+from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Invalid
-from portal.domain.requests import MAX_TEXT, MAX_TOKENS, Audience, RequestKind, RequestState
-from portal.domain.terms import FINGERPRINT, Mode, Terms, compare
+from portal.domain.requests import (
+    MAX_TEXT,
+    MAX_TOKENS,
+    Audience,
+    RequestKind,
+    RequestState,
+    wished_terms,
+)
+from portal.domain.terms import FINGERPRINT, Mode, Terms, compare, tabulate
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
 from portal.services import health, licenses, requests
 from portal.services.act_pages import acts_list
@@ -34,45 +42,51 @@ blueprint = Blueprint("staff_requests", __name__, url_prefix="/staff")
 
 
 class ApproveForm(PortalForm):
-    """The terms to grant: what was asked, unless staff change it."""
+    """The form for the terms to grant: those asked for, unless staff change them."""
 
     act = HiddenField(default="check")
     mode = RadioField("How it runs", choices=MODE_NAMES)
     days = IntegerField(
         "Length in days",
-        [InputRequired("Enter the days."), Between(1, 366, "Enter 1 to 366 days.")],
+        [InputRequired("Enter the length in days."), Between(1, 366, "Enter 1 to 366 days.")],
     )
     volume_tokens = IntegerField(
-        "Tokens in any 7 days", [Optional(), Between(1, MAX_TOKENS, "Enter a number from 1 up.")]
+        "Tokens in any 7 days",
+        [Optional(), Between(1, MAX_TOKENS, "Enter a whole number, 1 or more.")],
     )
     max_instances = IntegerField(
         "Instances",
-        [InputRequired("Enter the instances."), Between(1, 1000, "Enter 1 to 1,000.")],
+        [
+            InputRequired("Enter the number of instances."),
+            Between(1, 1000, "Enter 1 to 1,000 instances."),
+        ],
     )
     features = SelectMultipleField("Features")
     fingerprint = StringField(
-        "Bound to the fingerprint",
+        "Bind to this fingerprint",
         [
             Optional(),
-            Regexp(rf"{FINGERPRINT}\Z", message="8 to 128 letters, digits and . _ : - only."),
+            Regexp(rf"{FINGERPRINT}\Z", message="Use 8 to 128 letters, digits and . _ : - only."),
         ],
     )
-    note = TextAreaField("Words to the customer", [Length(max=MAX_TEXT)])
+    note = TextAreaField("Message to the customer", [Length(max=MAX_TEXT)])
 
     def offer(self, asked: Terms) -> None:
-        """Fill in the choices, and what was asked."""
+        """Fill in the choices and the terms asked for."""
         names = template_of(asked.sku).features
         self.features.choices = {name: FEATURE_NAMES[name] for name in names}
         if not self.is_submitted():
             self.mode.data = asked.mode.value
             self.days.data = None if asked.term_s is None else asked.term_s // DAY_S
-            self.volume_tokens.data = asked.limits.tokens_per_window
+            # A pilot's customer wishes for a volume; the plan's is granted unless staff say else.
+            plan = template_of(asked.sku).limits.tokens_per_window
+            self.volume_tokens.data = plan or asked.limits.tokens_per_window
             self.max_instances.data = asked.limits.max_instances or 1
             self.features.data = list(asked.features)
             self.fingerprint.data = next(iter(asked.fingerprints), None)
 
     def terms(self, asked: Terms) -> Terms:
-        """Return what was asked with what was filled in; no volume leaves the SKU's."""
+        """Return the terms asked for, as changed by staff; an empty volume means the SKU's."""
         limits = replace(asked.limits, max_instances=self.max_instances.data)
         if asked.limits.tokens_per_window is not None:
             usual = template_of(asked.sku).limits.tokens_per_window
@@ -88,32 +102,35 @@ class ApproveForm(PortalForm):
 
 
 class DeclineForm(PortalForm):
-    """Why not."""
+    """The form for declining."""
 
     note = TextAreaField(
-        "Words to the customer",
-        [InputRequired("Tell the customer why, and what they can do."), Length(max=MAX_TEXT)],
+        "Message to the customer",
+        [
+            InputRequired("Tell the customer why, and what they can do instead."),
+            Length(max=MAX_TEXT),
+        ],
     )
 
 
 class NoteForm(PortalForm):
-    """A message to the customer, or a note for staff alone."""
+    """The form for a message to the customer or a note for staff."""
 
     audience = RadioField(
-        "Who reads this?",
-        [InputRequired("Choose who reads this.")],
+        "Who will read this?",
+        [InputRequired("Choose who will read this.")],
         choices={
             Audience.STAFF.value: "Staff only: an internal note",
             Audience.CUSTOMER.value: "The customer, by e-mail",
         },
     )
-    text = TextAreaField("Text", [InputRequired("Write something."), Length(max=MAX_TEXT)])
+    text = TextAreaField("Text", [InputRequired("Write a message."), Length(max=MAX_TEXT)])
 
 
 @blueprint.get("")
 @for_staff(roles.STAFF_READ)
 def overview() -> ResponseReturnValue:
-    """Show what waits and whether the portal is well."""
+    """Show what is waiting, and the portal's health."""
     with portal().transactions.reading(request_actor()) as context:
         rows = requests.request_queue(context)
         found = health.findings(context, ())
@@ -133,7 +150,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/requests")
 @for_staff(roles.STAFF_READ)
 def queue() -> ResponseReturnValue:
-    """List requests, oldest first, by kind and state."""
+    """List requests by kind and state, oldest first."""
     kind = one_of(RequestKind, request.args.get("kind"))
     state = one_of(RequestState, request.args.get("state")) or RequestState.OPEN
     with portal().transactions.reading(request_actor()) as context:
@@ -149,19 +166,19 @@ def queue() -> ResponseReturnValue:
 
 
 def one_of(words: type[W], text: str | None) -> W | None:
-    """Return the word a query names; None for another or none."""
+    """Return the word that the query names; None if it is unknown or missing."""
     return words(text) if text in set(words) else None
 
 
 @blueprint.get("/requests/<request_id>")
 @for_staff(roles.STAFF_READ)
 def show(request_id: str) -> ResponseReturnValue:
-    """Show a request with all that helps to decide."""
+    """Show a request with everything that helps to decide it."""
     return page("staff/request.html", request_id, note_form=NoteForm.bound())
 
 
 def page(template: str, request_id: str, **more: object) -> str:
-    """Render one of the pages of a request."""
+    """Render one of a request's pages."""
     with portal().transactions.reading(request_actor()) as context:
         facts = requests.staff_request_page(context, request_id)
     return render_template(template, page=facts, sku=CATALOG[facts.request.asked.sku], **more)
@@ -170,27 +187,35 @@ def page(template: str, request_id: str, **more: object) -> str:
 @blueprint.post("/requests/<request_id>/take")
 @for_staff(roles.REQUESTS_DECIDE)
 def take(request_id: str) -> ResponseReturnValue:
-    """Say that one looks at it."""
+    """Take a request: show others that this person is working on it."""
     with portal().transactions.writing(request_actor()) as context:
         requests.take_request(context, request_id, signed_in().person_id)
     return redirect(url_for("staff_requests.show", request_id=request_id))
 
 
 @blueprint.route("/requests/<request_id>/approve", methods=["GET", "POST"])
-@for_staff(roles.REQUESTS_DECIDE)
+@for_staff(roles.REQUESTS_DECIDE, fresh=True)
 def approve(request_id: str) -> ResponseReturnValue:
-    """Approve as asked or with changes; the consequences are shown first."""
+    """Approve a request as asked or with changes, after showing the consequences."""
     form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
-        asked = requests.staff_request(context, request_id).asked
+        row = requests.staff_request(context, request_id)
+    asked, wish = row.asked, wished_terms(row.asked, row.background)
+    plan = fill_terms(asked.sku, mode=asked.mode)
     form.offer(asked)
     if form.validate_on_submit() and form.act.data == "check":
-        compared = compare(asked, form.terms(asked))
-        return page("staff/request-approve-check.html", request_id, form=form, compared=compared)
+        terms = form.terms(asked)
+        return page(
+            "staff/request-approve-check.html",
+            request_id,
+            form=form,
+            side_by_side=tabulate(plan, wish, terms),
+            compared=compare(wish, terms),
+        )
     if form.validate_on_submit() and form.act.data == "approve":
         try:
             with portal().transactions.writing(request_actor()) as context:
-                requests.approve_request(
+                granted = requests.approve_request(
                     context,
                     request_id,
                     staff_id=signed_in().person_id,
@@ -200,22 +225,27 @@ def approve(request_id: str) -> ResponseReturnValue:
         except Invalid as error:
             form.show(error, {"term": "days", "limits": "max_instances"})
         else:
-            flash("Approved. The customer was mailed and can start it.", "good")
+            if granted.state is EntitlementState.PROPOSED:
+                flash("Decided. It counts once the command approves it too, see below.", "info")
+            else:
+                flash("Approved. The customer was told by e-mail and can start it.", "good")
             return redirect(url_for("staff_requests.show", request_id=request_id))
-    return page("staff/request-approve.html", request_id, form=form), 400 if form.errors else 200
+    side_by_side = tabulate(plan, wish)
+    html = page("staff/request-approve.html", request_id, form=form, side_by_side=side_by_side)
+    return html, 400 if form.errors else 200
 
 
 @blueprint.route("/requests/<request_id>/decline", methods=["GET", "POST"])
 @for_staff(roles.REQUESTS_DECIDE)
 def decline(request_id: str) -> ResponseReturnValue:
-    """Decline with words to the customer."""
+    """Decline a request, with a message to the customer."""
     form = DeclineForm.bound()
     if form.validate_on_submit():
         with portal().transactions.writing(request_actor()) as context:
             requests.decline_request(
                 context, request_id, staff_id=signed_in().person_id, note=form.note.data
             )
-        flash("Declined. The customer was mailed your words.", "good")
+        flash("Declined. Your message was e-mailed to the customer.", "good")
         return redirect(url_for("staff_requests.show", request_id=request_id))
     return page("staff/request-decline.html", request_id, form=form), 400 if form.errors else 200
 
@@ -223,7 +253,7 @@ def decline(request_id: str) -> ResponseReturnValue:
 @blueprint.post("/requests/<request_id>/messages")
 @for_staff(roles.NOTES_WRITE)
 def post_message(request_id: str) -> ResponseReturnValue:
-    """Ask the customer, or note something for staff alone."""
+    """Send the customer a message, or add a note for staff."""
     form = NoteForm()
     if not form.validate_on_submit():
         return page("staff/request.html", request_id, note_form=form, form=form), 400
@@ -236,6 +266,10 @@ def post_message(request_id: str) -> ResponseReturnValue:
             audience=Audience(form.audience.data),
             text=form.text.data,
         )
-    told = "The customer was mailed." if form.audience.data == "customer" else "Only staff see it."
+    told = (
+        "It was e-mailed to the customer."
+        if form.audience.data == "customer"
+        else "Only staff can see it."
+    )
     flash(f"Noted. {told}", "good")
     return redirect(url_for("staff_requests.show", request_id=request_id))

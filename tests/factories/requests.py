@@ -18,22 +18,22 @@ def pilot_ask(
     deployment_name: str = "Production",
     goals: str = "Half the cost.",
     contacts: str = "",
+    expected_tokens: int = 2_000_000,
 ) -> Ask:
-    """Return what a customer asks for who wants a pilot with 2M tokens a week."""
+    """Return what a customer asks for who wants a pilot and expects 2M tokens a week."""
     return Ask(
         kind=RequestKind.PILOT,
         deployment_id=deployment_id,
         deployment_name=deployment_name,
         terms=fill_terms(
             "pilot-30d",
-            limits={"tokens_per_window": 2_000_000},
             features=("routing", "usage_reporting"),
         ),
         background=Background(
             purpose="Route the support desk's questions.",
             goals=goals,
             contacts=contacts,
-            expected_tokens=2_000_000,
+            expected_tokens=expected_tokens,
         ),
     )
 

@@ -7,6 +7,8 @@ import pytest
 from portal.db.licenses import Hold
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.identifiers import new_id
+from portal.services.acts.machinery import submit
+from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.deployments import (
     MAX_DEPLOYMENTS,
@@ -15,8 +17,9 @@ from portal.services.deployments import (
     deployment_page,
 )
 from portal.services.enrollments import revoke_enrollment_code
-from portal.services.licenses import request_issue
+from portal.services.lines import newest_license
 from tests.factories.accounts import COMMAND, make_customer, make_deployment
+from tests.factories.acts import ask
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement
 from tests.fakes import FakeClock
@@ -63,9 +66,11 @@ def test_the_list_shows_each_one_with_its_newest_license(
     granted = make_entitlement(transactions, held)
     first = issue(transactions, granted)
     entitlement = make_entitlement(transactions, issuing)
-    issue(transactions, entitlement)
+    second = issue(transactions, entitlement)
     with transactions.writing(COMMAND) as context:
-        asked = request_issue(context, entitlement.id, cause="again")
+        submit(context, REPLACE, ask(REPLACE, second.id, None))
+        asked = newest_license(context, issuing.id)
+        assert asked is not None
         context.session.add(
             Hold(
                 id=new_id("hld", context.ports.randomness),

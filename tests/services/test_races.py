@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 from typing import TypeVar
 
@@ -72,6 +73,36 @@ def test_a_domain_gets_one_evaluation_however_many_ask_at_once(transactions: Tra
     assert sorted(map(str, at_once(*acts))) == ["approved", "open", "open", "open"]
     with transactions.reading(COMMAND) as context:
         assert context.session.query(License).count() == 1
+
+
+@pytest.mark.asvs("2.3.4")
+def test_an_offer_and_an_evaluation_at_once_leave_the_offer(
+    transactions: Transactions,
+) -> None:
+    account, owner = make_customer(transactions)
+    deployment = make_deployment(transactions, account)
+    offer = make_entitlement(
+        transactions, deployment, sku="marketplace-seat", term_s=365 * 86400, features=["routing"]
+    )
+
+    def start() -> str:
+        with transactions.writing(COMMAND) as context:
+            return request_issue(context, offer.id, cause="start").sku
+
+    def evaluate() -> str:
+        ask = replace(EVALUATION, deployment_id=deployment.id)
+        with transactions.writing(COMMAND) as context:
+            return submit_request(
+                context, account_id=account.id, person_id=owner.id, ask=ask
+            ).state.value
+
+    started, _ = at_once(start, evaluate)
+    assert started == "marketplace-seat"
+    with transactions.reading(COMMAND) as context:
+        live = context.session.query(Entitlement).filter(
+            Entitlement.starts_at.is_not(None), Entitlement.ended_at.is_(None)
+        )
+        assert [each.id for each in live] == [offer.id]
 
 
 @pytest.mark.asvs("2.3.4")

@@ -9,6 +9,7 @@ from msgspec import structs
 from licensing.license import Limits
 from portal.db.accounts import Account
 from portal.db.audit import AuditRow
+from portal.db.deployments import Deployment
 from portal.db.emails import Email
 from portal.db.entitlements import Entitlement
 from portal.db.jobs import Job
@@ -37,7 +38,9 @@ from portal.services.requests import (
     take_request,
     withdraw_request,
 )
-from tests.factories.accounts import make_customer, make_staff
+from tests.factories.accounts import make_customer, make_deployment, make_staff
+from tests.factories.acts import make_annual
+from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot, evaluation_ask, pilot_ask
 from tests.fakes import FakeClock
 
@@ -114,13 +117,84 @@ def test_a_request_asks_for_no_more_than_its_sku(
         assert context.session.query(Request).count() == 0
 
 
-def test_a_pilot_waits_for_staff_with_the_volume_asked_for(
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_evaluation_never_takes_the_place_of_an_annual_contract(
+    transactions: Transactions, customer: tuple[Account, Person], by_name: bool
+) -> None:
+    deployment = make_deployment(transactions, customer[0])
+    make_annual(transactions, deployment, make_staff(transactions).id)
+    ask = replace(evaluation_ask(), deployment_name=" Production ")
+    if not by_name:
+        ask = replace(ask, deployment_id=deployment.id)
+    with pytest.raises(Conflict, match=r"enterprise-annual until .* UTC"):
+        submit(transactions, customer, ask)
+    with transactions.reading(COMMAND) as context:
+        assert context.session.query(Request).count() == 0
+        assert context.session.query(Entitlement).one().ended_at is None
+        assert context.session.query(License).one().superseded_at is None
+
+
+@pytest.mark.parametrize("sku", ["eval-72h", "pilot-30d", "credit-pack-5m", "lease-monthly"])
+def test_an_evaluation_is_for_a_deployment_that_has_nothing(
+    transactions: Transactions, customer: tuple[Account, Person], clock: FakeClock, sku: str
+) -> None:
+    deployment = make_deployment(transactions, customer[0])
+    mode = "lease" if sku == "lease-monthly" else "offline"
+    issue(transactions, make_entitlement(transactions, deployment, sku=sku, mode=mode))
+    ask = replace(evaluation_ask(), deployment_id=deployment.id)
+    with pytest.raises(Conflict, match=sku):
+        submit(transactions, customer, ask)
+    clock.advance(days=401)
+    assert submit(transactions, customer, ask).state is RequestState.APPROVED
+
+
+def test_staff_cannot_approve_an_evaluation_over_what_came_meanwhile(
+    transactions: Transactions, customer: tuple[Account, Person]
+) -> None:
+    ann = make_staff(transactions)
+    submit(transactions, customer, evaluation_ask())
+    waiting = submit(transactions, customer, replace(evaluation_ask(), deployment_name="Berlin"))
+    with transactions.reading(COMMAND) as context:
+        deployment = context.session.get_one(Deployment, waiting.deployment_id)
+    annual = make_annual(transactions, deployment, ann.id)
+    with (
+        pytest.raises(Conflict, match="enterprise-annual"),
+        transactions.writing(COMMAND) as context,
+    ):
+        approve_request(context, waiting.id, staff_id=ann.id, terms=waiting.asked, note=None)
+    with transactions.reading(COMMAND) as context:
+        assert account_request(context, customer[0].id, waiting.id).state is RequestState.OPEN
+        assert context.session.get_one(License, annual.id).superseded_at is None
+
+
+def test_an_evaluation_approved_before_a_contract_began_cannot_start_over_it(
+    transactions: Transactions, customer: tuple[Account, Person]
+) -> None:
+    ann = make_staff(transactions)
+    submit(transactions, customer, evaluation_ask())
+    waiting = submit(transactions, customer, replace(evaluation_ask(), deployment_name="Berlin"))
+    with transactions.writing(COMMAND) as context:
+        approve_request(context, waiting.id, staff_id=ann.id, terms=waiting.asked, note=None)
+    with transactions.reading(COMMAND) as context:
+        deployment = context.session.get_one(Deployment, waiting.deployment_id)
+    annual = make_annual(transactions, deployment, ann.id)
+    with (
+        pytest.raises(Conflict, match="enterprise-annual"),
+        transactions.writing(COMMAND) as context,
+    ):
+        start_granted(context, customer[0].id, waiting.id)
+    with transactions.reading(COMMAND) as context:
+        assert context.session.get_one(License, annual.id).superseded_at is None
+
+
+def test_a_pilot_waits_for_staff_and_its_volume_is_a_wish(
     transactions: Transactions, customer: tuple[Account, Person]
 ) -> None:
     make_staff(transactions)
     made = submit(transactions, customer, pilot_ask())
     assert made.state is RequestState.OPEN
-    assert made.asked.limits.tokens_per_window == made.background.expected_tokens == 2_000_000
+    assert made.background.expected_tokens == 2_000_000
+    assert made.asked.limits.tokens_per_window == 10_000_000, "the plan's, not the wish"
     assert made.policy["reasons"] == ["Staff decide on every pilot."]
     (arrived,) = mails(transactions, "request-arrived")
     assert (arrived.to_address, arrived.facts["kind"]) == ("ann@vendor.test", "pilot")
@@ -151,7 +225,7 @@ def test_one_request_of_a_kind_waits_for_a_deployment_and_five_for_an_account(
     transactions: Transactions, customer: tuple[Account, Person]
 ) -> None:
     submit(transactions, customer, pilot_ask())
-    with pytest.raises(Conflict, match="waits for an answer already"):
+    with pytest.raises(Conflict, match="already waiting for an answer"):
         submit(transactions, customer, pilot_ask())
     for number in range(4):
         submit(transactions, customer, pilot_ask(deployment_name=f"Site {number}"))
@@ -204,6 +278,51 @@ def test_what_staff_change_is_granted_recorded_and_told_alike(
     assert mail.facts["note"] == "Two weeks."
 
 
+@pytest.mark.parametrize(
+    ("wish", "granted", "told"),
+    [
+        (2_000_000, 10_000_000, []),
+        (2_000_000, 5_000_000, [("10,000,000", "5,000,000")]),
+        (50_000_000, 50_000_000, []),
+        (50_000_000, 10_000_000, [("50,000,000", "10,000,000")]),
+    ],
+)
+def test_a_volume_that_is_less_than_wished_for_or_than_the_plan_is_told(
+    transactions: Transactions,
+    customer: tuple[Account, Person],
+    wish: int,
+    granted: int,
+    told: list[tuple[str, str]],
+) -> None:
+    ann = make_staff(transactions)
+    made = submit(transactions, customer, pilot_ask(expected_tokens=wish))
+    limits = structs.replace(made.asked.limits, tokens_per_window=granted)
+    with transactions.writing(COMMAND) as context:
+        terms = structs.replace(made.asked, limits=limits)
+        approve_request(context, made.id, staff_id=ann.id, terms=terms, note=None)
+    words = [
+        (f"{asked} tokens in any 7 days", f"{got} tokens in any 7 days") for asked, got in told
+    ]
+    with transactions.reading(COMMAND) as context:
+        page = member_request_page(context, customer[0].id, made.id, OPERATOR)
+    assert [(each.asked, each.granted) for each in page.changes] == words
+    (mail,) = mails(transactions, "request-approved")
+    assert [(each["asked"], each["granted"]) for each in mail.facts["changes"]] == words
+
+
+def test_a_pilot_cannot_ask_for_a_volume_as_its_terms(
+    transactions: Transactions, customer: tuple[Account, Person]
+) -> None:
+    ask = pilot_ask()
+    more = structs.replace(ask.terms.limits, tokens_per_window=50_000_000)
+    with pytest.raises(Invalid, match="Only staff"):
+        submit(
+            transactions,
+            customer,
+            replace(ask, terms=structs.replace(ask.terms, limits=more)),
+        )
+
+
 def test_a_shorter_evaluation_is_told_as_well(
     transactions: Transactions, customer: tuple[Account, Person]
 ) -> None:
@@ -244,7 +363,7 @@ def test_declining_needs_words_and_tells_them(
         assert (declined.state, declined.granted) == (RequestState.DECLINED, None)
     (mail,) = mails(transactions, "request-declined")
     assert (mail.facts["note"], mail.facts["changes"]) == ("Not now.", [])
-    with pytest.raises(Conflict, match="declined meanwhile"):
+    with pytest.raises(Conflict, match="already been declined"):
         with transactions.writing(COMMAND) as context:
             withdraw_request(context, account_request(context, customer[0].id, made.id))
 
@@ -261,7 +380,7 @@ def test_who_looks_at_a_request_is_the_latest_to_say_so(
         page = staff_request_page(context, made.id)
         assert page.request.taken_by == bob.id
         withdraw_request(context, page.request)
-        with pytest.raises(Conflict, match="withdrawn meanwhile"):
+        with pytest.raises(Conflict, match="already been withdrawn"):
             take_request(context, made.id, ann.id)
 
 

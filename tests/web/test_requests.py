@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from licensing.license import License as LicensePayload
+from portal.db.accounts import Account
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.db.requests import Request
@@ -13,6 +14,7 @@ from portal.db.terms_of_use import TermsOfUseAcceptance
 from portal.domain.requests import RequestKind
 from portal.services.context import Actor, Policy, Transactions
 from tests.factories.accounts import make_customer, make_deployment, make_staff
+from tests.factories.acts import make_annual
 from tests.factories.requests import ask_for_pilot
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker, sign_in
@@ -209,6 +211,29 @@ def test_one_evaluation_in_180_days_for_an_account_and_a_registrable_domain(
     assert ask(jo, deployment="new", deployment_name="Oslo").path.startswith("/account/licenses/")
 
 
+def test_an_evaluation_offers_no_deployment_with_a_contract_and_refuses_it(
+    customer: Visitor, transactions: Transactions
+) -> None:
+    with transactions.reading(COMMAND) as context:
+        account = context.session.query(Account).one()
+    taken = make_deployment(transactions, account)
+    bare = make_deployment(transactions, account, "Berlin")
+    annual = make_annual(transactions, taken, make_staff(transactions).id)
+    form = customer.get(NEW)
+    assert taken.id not in form.html
+    assert bare.id in form.html
+    answer = customer.post(
+        NEW, **ANSWERS, step="send", deployment=taken.id, mode="offline", features=["routing"]
+    )
+    assert answer.status_code == 409
+    assert "enterprise-annual until" in answer.text
+    assert str(ANSWERS["purpose"]) in answer.text, "what was typed stays"
+    with transactions.reading(COMMAND) as context:
+        assert context.session.query(License).one().id == annual.id
+        assert context.session.query(Entitlement).one().ended_at is None
+    assert requests_made(transactions) == []
+
+
 def test_a_denied_domain_waits_for_staff(customer: Visitor, transactions: Transactions) -> None:
     policy = transactions.policy
     denied = Policy(**{**vars(policy), "denied_domains": frozenset({"newco.example"})})
@@ -274,7 +299,7 @@ def test_a_pilot_goes_to_staff_and_back(
         assert row.document is not None
         assert row.expires_at - row.not_before_at == timedelta(days=14)
         assert row.document.limits.max_instances == 2
-        assert row.document.limits.tokens_per_window == 2_000_000
+        assert row.document.limits.tokens_per_window == 10_000_000, "the wish caps nothing"
 
 
 def test_the_check_of_an_approval_leads_back_to_its_form(
@@ -290,20 +315,31 @@ def test_the_check_of_an_approval_leads_back_to_its_form(
     assert requests_made(transactions)[0].state == "open"
 
 
-def test_a_volume_left_empty_is_told_as_the_one_that_is_granted(
+def test_staff_see_plan_wish_and_grant_and_the_customer_the_difference(
     customer: Visitor, staff: StaffMaker, office: Office, transactions: Transactions
 ) -> None:
     ann = staff("approver")
-    request_id = ask_for_pilot(transactions)
+    request_id = ask_for_pilot(transactions, expected_tokens=50_000_000)
     form = ann.get(f"/staff/requests/{request_id}/approve")
-    ann.send(ann.send(form, {"volume_tokens": ""}))
+    row = "Volume 10,000,000 tokens in any 7 days 50,000,000 tokens in any 7 days"
+    assert row in form.text
+    assert form.form().fields["volume_tokens"] == ["10000000"], "the wish is not the cap"
+    check = ann.send(form, {"volume_tokens": "20000000", "days": "14"})
+    assert f"{row} 20,000,000 tokens in any 7 days" in check.text
+    assert "Length 30 days 30 days 14 days" in check.text
+    ann.send(check)
+    mail = office.mails("jo@newco.example")[-1].text
     told = (
-        "Volume: requested 2,000,000 tokens in any 7 days, granted 10,000,000 tokens in any 7 days"
+        "Volume: requested 50,000,000 tokens in any 7 days, granted 20,000,000 tokens in any 7 days"
     )
-    assert told in office.mails("jo@newco.example")[-1].text
+    assert told in mail
+    assert "Length: requested 30 days, granted 14 days" in mail
+    page = customer.get(f"/account/requests/{request_id}").text
+    for words in ("50,000,000 tokens in any 7 days", "20,000,000 tokens in any 7 days", "14 days"):
+        assert words in page
     with transactions.reading(COMMAND) as context:
         granted = context.session.query(Entitlement).one()
-        assert granted.terms.limits.tokens_per_window == 10_000_000
+        assert granted.terms.limits.tokens_per_window == 20_000_000
 
 
 @pytest.mark.parametrize("kind", ["renewal", "replacement"])
@@ -345,7 +381,7 @@ def test_the_second_decision_is_told_that_there_was_one(
     bobs = bob.get(f"{path}/decline")
     ann.send(check)
     page = bob.send(bobs, {"note": "No."}, status=409)
-    assert "approved meanwhile" in page.text
+    assert "already been approved" in page.text
     assert requests_made(transactions)[0].state == "approved"
 
 
@@ -441,3 +477,26 @@ def test_the_deployment_a_customer_has_is_offered(app: Served, transactions: Tra
     sign_in(visitor, "jo@newco.example")
     page = ask(visitor, deployment=deployment.id)
     assert "Frankfurt" in page.text
+
+
+def test_a_contract_is_never_replaced_by_an_evaluation(
+    app: Served, office: Office, transactions: Transactions
+) -> None:
+    account, _ = make_customer(transactions)
+    taken, free = (make_deployment(transactions, account, name) for name in ("Prod", "Lab"))
+    annual = make_annual(transactions, taken, make_staff(transactions, "bea@vendor.test").id)
+    visitor = Visitor(app.test_client())
+    sign_in(visitor, "jo@newco.example")
+    page = visitor.get(NEW)
+    assert free.id in page.response.text
+    assert taken.id not in page.response.text
+    # Whoever sends it nevertheless is told what is there.
+    fields = {**ANSWERS, "mode": "offline", "features": ["routing"], "deployment": taken.id}
+    answer = visitor.post(NEW, **fields, step="send")
+    assert answer.status_code == 409
+    assert "enterprise-annual until" in answer.text
+    assert requests_made(transactions) == []
+    office.work()
+    with transactions.reading(COMMAND) as context:
+        (only,) = context.session.query(License).filter_by(deployment_id=taken.id)
+        assert (only.id, only.superseded_at) == (annual.id, None)

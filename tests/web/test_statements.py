@@ -8,18 +8,21 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, func, select
 
 from portal.db.accounts import Account
+from portal.db.emails import Email
 from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
 from portal.domain.standing import HoldCause
+from portal.services.acts.keys import ROTATE_KEY
+from portal.services.acts.machinery import submit
 from portal.services.acts.reinstate import REINSTATE
+from portal.services.acts.replace import REPLACE
 from portal.services.acts.revoke import REVOKE
 from portal.services.acts.suspend import SUSPEND
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, request_issue
 from portal.services.requests import decline_request, post_message, staff_request
 from portal.services.sign_ins import begin
 from tests.factories.accounts import (
@@ -29,7 +32,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
-from tests.factories.acts import do, make_annual
+from tests.factories.acts import ask, do, make_annual, newest
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -77,9 +80,16 @@ class House:
             "request_id": self._request_id,
             "account_id": self._account.id,
             "act": "suspend",
-            "act_id": act.id,
+            "line_act_id": act.id,
+            "email_id": self._mail(),
+            "act_id": self._key_change(),
             "name": "kit.zip",
         }
+
+    def _key_change(self) -> str:
+        """Ask for a key change, which waits for a second person."""
+        with self._transactions.writing(COMMAND) as context:
+            return submit(context, ROTATE_KEY, ask(ROTATE_KEY, "license", self._staff.id)).id
 
     def grow(self, rows: int) -> None:
         """Add rows of everything until there are this many."""
@@ -106,8 +116,8 @@ class House:
 
     def _add_deployment(self, number: int) -> None:
         """Add a deployment: a licensed router, a request of its own, and a grant that waits."""
-        if number == MANY - 1:
-            return  # An account has fifty deployments at most, and the first is there already.
+        if number >= MANY - 2:
+            return  # An account has fifty deployments at most, and two are there already.
         deployment = make_deployment(self._transactions, self._account, f"Site {number}")
         entitlement = make_entitlement(self._transactions, deployment, mode="lease")
         self._enroll(issue(self._transactions, entitlement), f"router of site {number}")
@@ -119,11 +129,8 @@ class House:
 
     def _add_to_deployment(self, number: int) -> None:
         """Add a license, a router and a code to the first deployment, a message to its request."""
-        with self._transactions.writing(COMMAND) as context:
-            asked = request_issue(context, self._entitlement.id, cause=f"again {number}")
-        issue_license(self._transactions, asked.id, COMMAND)
-        with self._transactions.reading(COMMAND) as context:
-            self._license = context.session.get_one(License, asked.id)
+        do(self._transactions, REPLACE, self._license.id, None)
+        self._license = newest(self._transactions, self._license.deployment_id)
         self._enroll(self._license, f"router {number}")
         do(self._transactions, REVOKE, self._contract.id, self._staff.id)
         hold = do(
@@ -158,6 +165,12 @@ class House:
                 person = person_by_email(context.session, email)
                 assert person is not None
                 begin(context, person.id, user_agent=f"browser {number}")
+
+    def _mail(self) -> str:
+        """Return the mail that told of the first license."""
+        with self._transactions.reading(COMMAND) as context:
+            told = select(Email.id).where(Email.template == "license-issued").limit(1)
+            return context.session.scalars(told).one()
 
     def _enroll(self, license_: License, name: str) -> tuple[str, str]:
         code = make_code(self._transactions, license_, uses=2)

@@ -12,7 +12,7 @@ WRITERS = {"record", "_record"}
 def acts_recorded() -> set[str]:
     """Return the acts that services name when they write the audit trail."""
     found = set()
-    for path in SERVICES.glob("*.py"):
+    for path in SERVICES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
