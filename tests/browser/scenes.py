@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import delete, select
 
 from portal.db.accounts import Account, Member
-from portal.db.deployments import Deployment
 from portal.db.licenses import Hold, License
 from portal.db.people import Person
 from portal.domain.catalog import DAY_S, fill_terms
@@ -16,9 +15,11 @@ from portal.domain.standing import HoldCause
 from portal.domain.terms import Mode
 from portal.services import requests
 from portal.services.accounts import create_account
+from portal.services.acts.replace import REPLACE
 from portal.services.context import Actor
 from tests.browser.site import Site
 from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
+from tests.factories.acts import do, newest
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -86,9 +87,8 @@ def make_licenses(site: Site, account: Account, scene: Scene) -> None:
     revoked = granted("Kiruna")
     leased = granted(LONG_NAME, mode="lease", sku="pilot-30d")
     replaced = granted("Umeå")
-    with transactions.reading(COMMAND) as context:
-        deployment = context.session.get_one(Deployment, replaced.deployment_id)
-    newer = issue(transactions, make_entitlement(transactions, deployment))
+    do(transactions, REPLACE, replaced.id, None)
+    newer = newest(transactions, replaced.deployment_id)
     with transactions.writing(COMMAND) as context:
         hold = Hold(
             id=new_id("hld", context.ports.randomness),

@@ -18,6 +18,7 @@ from playwright.sync_api import Error as PlaywrightError
 from sqlalchemy import select
 
 from portal.db.emails import Email
+from portal.services.acts.revoke import REVOKE
 from portal.services.context import Actor
 from portal.services.opt_outs import unsubscribe_link
 from tests.browser.browsing import (
@@ -28,9 +29,10 @@ from tests.browser.browsing import (
     violations,
     visiting,
 )
-from tests.browser.scenes import LONG_NAME, make_member, make_scene
+from tests.browser.scenes import LONG_NAME, Scene, make_member, make_scene
 from tests.browser.site import Site
 from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
+from tests.factories.acts import do, make_annual
 
 pytestmark = pytest.mark.slow
 
@@ -339,6 +341,16 @@ def test_staff_pages(chromium: Browser, site: Site) -> None:
         walk.open("/staff/accounts?q=nobody-of-this-name", "accounts-none")
         for name, path in scene.staff_pages.items():
             walk.open(path, name)
+        walk.open("/staff/acts", "acts-none")
+        walk.open("/staff/bundles", "bundles")
+        leased = scene.staff_pages["license-leased"]
+        walk.open(f"{leased}/audit", "license-audit")
+        walk.open(f"{leased}/acts/amend", "act-form")
+        walk.open(f"{leased}/acts/revoke", "act-errors", 400, lambda page: press(page, "Preview"))
+        walk.open(f"{leased}/acts/amend", "act-preview", prepare=amend_more)
+        make_contract(site, walk, scene)
+        walk.open("/staff/acts", "acts")
+        walk.open("/staff", "overview-acts")
         asked = scene.staff_pages["request-open"]
         walk.open(f"{asked}/approve", "approve")
         walk.open(f"{asked}/approve", "approve-errors", 400, grant_nothing)
@@ -370,6 +382,23 @@ def sign_in(page: Page, email: str) -> None:
     page.get_by_label("E-mail address").fill(email)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     press(page, "Sign in")
+
+
+def amend_more(page: Page) -> None:
+    page.get_by_label("Instances").fill("9")
+    page.get_by_label("Fingerprints").fill("sha256:4f6a9c3e1d27-rack7")
+    page.get_by_label("Reason").fill("They add six hosts in their second hall.")
+    press(page, "Preview")
+
+
+def make_contract(site: Site, walk: Walk, scene: Scene) -> None:
+    """Look at an act on a contract that waits for its second person."""
+    person = make_staff(site.transactions, f"lou-{uuid4().hex[:6]}@vendor.test", "approver")
+    deployment = make_deployment(site.transactions, scene.account, "Oslo")
+    contract = make_annual(site.transactions, deployment, person.id)
+    act = do(site.transactions, REVOKE, contract.id, person.id)
+    walk.open(f"/staff/acts/{act.id}", "act")
+    walk.open(f"/staff/licenses/{contract.id}", "license-act-waits")
 
 
 def grant_nothing(page: Page) -> None:
