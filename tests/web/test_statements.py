@@ -13,6 +13,9 @@ from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.services.acts import machinery
+from portal.services.acts.keys import ROTATE_KEY, RotateKey
+from portal.services.acts.kinds import Ask
 from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
@@ -68,8 +71,16 @@ class House:
             "request_id": self._request_id,
             "account_id": self._account.id,
             "email_id": self._mail(),
+            "act_id": self._key_change(),
             "name": "kit.zip",
         }
+
+    def _key_change(self) -> str:
+        """Submit a key change; return its id."""
+        kim = make_staff(self._transactions, "kim@vendor.test", "keys")
+        with self._transactions.writing(COMMAND) as context:
+            ask = Ask(subject_id="license", params=RotateKey(), reason="a drill", by=kim.id)
+            return machinery.submit(context, ROTATE_KEY, ask).id
 
     def grow(self, rows: int) -> None:
         """Add rows of everything until there are this many."""
