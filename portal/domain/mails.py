@@ -37,6 +37,7 @@ MAILS: Final[dict[str, MailKind]] = {
     "license-topped-up": MailKind("License topped up"),
     "password-changed": MailKind("Password changed"),
     "recovery-code-used": MailKind("Recovery code used"),
+    "refused-to-sign": MailKind("Refused to sign"),
     "request-answered": MailKind("Customer replied"),
     "request-approved": MailKind("Request granted"),
     "request-arrived": MailKind("Request arrived"),

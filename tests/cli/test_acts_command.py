@@ -10,9 +10,7 @@ from licensing.revocation import RevocationBundle
 from portal.cli.wired import COMMAND
 from portal.db.bundles import latest_bundle
 from portal.db.licenses import License
-from tests.cli.test_portal_command import Operator, nobody, one_object, operator
-
-__all__ = ["nobody", "operator"]
+from tests.cli.operators import Operator, one_object
 
 ANN, BEN = "ann@vendor.test", "ben@vendor.test"
 WHY = ("--reason", "ticket 7", "--by", ANN)

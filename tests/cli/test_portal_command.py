@@ -1,23 +1,17 @@
 """`portal`: what it refuses and how it says so, with real settings, keys and databases."""
 
-import json
-import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from devtools.postgres import Cluster
 from licensing.encoding import sha256_hex
 from licensing.verify import KeysetTrust, verify_keyset, verify_license
-from portal.cli.main import portal
-from portal.cli.wired import COMMAND, Wirings
-from portal.config import BadSetting, Settings, load_settings
+from portal.cli.wired import COMMAND
+from portal.config import BadSetting, load_settings
 from portal.db import migrate
 from portal.db.heartbeats import beat
 from portal.db.keys import KeysetVersion
@@ -25,80 +19,15 @@ from portal.jobs.worker import WORKER_BEAT
 from portal.services.audit_seals import seal_committed
 from portal.services.bundles import publish_bundle
 from portal.services.keys import unix
-from portal.wiring import Wiring, wire_command, wire_worker
+from tests.cli.operators import Operator, one_object
 from tests.cli.programs import make_shell
-from tests.databases import copied_file, fresh_database
+from tests.databases import fresh_database
 
 SECRETS = {
     "PORTAL_KEY_PASSPHRASE_FILE": "key-passphrase",
     "PORTAL_SESSION_KEY_FILE": "session-key",
     "PORTAL_DATA_KEY_FILE": "data-key",
 }
-
-
-@dataclass
-class Operator:
-    """Somebody who runs `portal` in this process, with settings of their own."""
-
-    data_dir: Path
-    environment: dict[str, str | None]
-    opened: list[Wiring]
-
-    def run(self, *arguments: str | Path, **changed: str) -> Result:
-        """Run a command to its end."""
-
-        def wire(settings: Settings) -> Wiring:
-            self.opened.append(wire_command(settings))
-            return self.opened[-1]
-
-        return CliRunner(env={**self.environment, **changed}).invoke(
-            portal, [str(each) for each in arguments], obj=Wirings(wire, wire_worker)
-        )
-
-    def ask(self, *arguments: str | Path, **changed: str) -> dict[str, Any]:
-        """Run a command that must succeed; return the object it prints."""
-        result = self.run(*arguments, "--json", **changed)
-        assert result.exit_code == 0, result.output
-        return one_object(result)
-
-    def refused(self, status: int, code: str, *arguments: str | Path, **changed: str) -> str:
-        """Run a command that must fail, with `--json` and without; return its message."""
-        result = self.run(*arguments, "--json", **changed)
-        error = one_object(result)["error"]
-        assert (result.exit_code, error["code"]) == (status, code), result.output
-        assert set(error) == {"code", "message"}
-        plain = self.run(*arguments, **changed)
-        assert (plain.exit_code, plain.stdout) == (status, "")
-        assert error["message"] in plain.stderr
-        return str(error["message"])
-
-
-def one_object(result: Result) -> dict[str, Any]:
-    """Return the one object on standard output."""
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    value = json.loads(result.stdout)
-    assert isinstance(value, dict)
-    return value
-
-
-@pytest.fixture
-def nobody(tmp_path: Path) -> Iterator[Operator]:
-    """An operator on a fresh machine."""
-    data_dir = tmp_path / "data"
-    environment: dict[str, str | None] = {name: None for name in os.environ if "PORTAL_" in name}
-    operator = Operator(data_dir, {**environment, "PORTAL_DATA_DIR": str(data_dir)}, [])
-    yield operator
-    for wiring in operator.opened:
-        wiring.database.dispose()
-
-
-@pytest.fixture
-def operator(nobody: Operator, sqlite_template: Path) -> Operator:
-    """An operator who has run `portal init`."""
-    nobody.data_dir.mkdir(mode=0o700)
-    copied_file(sqlite_template, nobody.data_dir)
-    nobody.ask("init")
-    return nobody
 
 
 def test_init_makes_all_that_is_missing_and_nothing_twice(nobody: Operator) -> None:

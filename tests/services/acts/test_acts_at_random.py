@@ -42,7 +42,7 @@ from tests.factories.accounts import COMMAND, make_customer, make_deployment, ma
 from tests.factories.acts import agree, ask, do
 from tests.factories.followers import Follower, offline
 from tests.factories.licenses import issue, make_budgeted_pilot, make_entitlement
-from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemorySigners
+from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemoryCustody, MemorySigners
 from tests.spread import examples
 
 pytestmark = pytest.mark.slow
@@ -237,6 +237,7 @@ def make_world(template: Path, directory: Path) -> World:
         secrets=AesGcmBox(b"a data key that tests alone may use", randomness),
         signers=signers,
         limiter=DatabaseRateLimiter(database),
+        custody=MemoryCustody(signers),
     )
     transactions = Transactions(database, ports, Policy(origin=ORIGIN))
     with transactions.writing(COMMAND) as context:
