@@ -189,6 +189,7 @@ def confirm(line_act_id: str) -> ResponseReturnValue:
     seen, person_id = request.form.get("seen", ""), signed_in().person_id
     try:
         with portal().transactions.writing(request_actor()) as context:
+            _require(machinery.kind_of(machinery.find_act(context, line_act_id).kind))
             machinery.confirm(context, line_act_id, by=person_id, seen=seen)
     except machinery.Stale:
         return _act_page(line_act_id, DeclineForm(formdata=None), 409)

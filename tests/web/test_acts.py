@@ -11,11 +11,13 @@ from portal.db.licenses import License
 from portal.domain.acts import ActState
 from portal.domain.standing import HoldCause, LicenseState
 from portal.services.acts.amend import AMEND
+from portal.services.acts.keys import ROTATE_KEY
+from portal.services.acts.machinery import submit
 from portal.services.acts.revoke import REVOKE
 from portal.services.acts.suspend import SUSPEND
 from portal.services.context import Transactions
 from tests.factories.accounts import COMMAND, make_customer, make_deployment, make_staff
-from tests.factories.acts import do, make_annual, newest, state_of
+from tests.factories.acts import ask, do, make_annual, newest, state_of
 from tests.factories.licenses import issue, make_entitlement
 from tests.fakes import FakeClock
 from tests.web.conftest import Office, StaffMaker
@@ -281,3 +283,17 @@ def test_an_auditor_follows_a_license_from_its_approver_to_its_key(
     assert annual.key_id is not None
     for words in (annual.payload_sha256, annual.key_id, "never downloaded", "License issued"):
         assert words in page.text, words
+
+
+def test_a_change_of_a_key_is_decided_on_elsewhere(
+    transactions: Transactions, staff: StaffMaker
+) -> None:
+    person = make_staff(transactions, LATER, "keys")
+    with transactions.writing(COMMAND) as context:
+        act = submit(context, ROTATE_KEY, ask(ROTATE_KEY, "license", person.id))
+    visitor = staff("approver")
+    visitor.get(f"/staff/acts/{act.id}", status=404)
+    for step in ("approve", "confirm", "decline"):
+        sent = {"seen": act.fingerprint, "reason": "no"}
+        assert visitor.post(f"/staff/acts/{act.id}/{step}", **sent).status_code == 403, step
+    assert [each.state for each in acts(transactions)] == [ActState.PENDING]
