@@ -24,6 +24,7 @@ from portal.web import (
     licenses,
     public,
     releases,
+    renewals,
     requests,
     security,
     sign_ins,
@@ -53,6 +54,7 @@ BY_SURFACE = {
     "account": (
         accounts.blueprint,
         requests.blueprint,
+        renewals.blueprint,
         deployments.blueprint,
         licenses.blueprint,
         courier.blueprint,
