@@ -193,7 +193,7 @@ def _checklist(context: Context, license_: License, document: LicensePayload) ->
     ]
     if now.state in INSTALLABLE:
         lines += _install_lines(license_, document)
-    elif now.replaced_by is not None:
+    elif now.replaced_by is not None and now.state is not LicenseState.REVOKED:
         lines += [f"[ ] 2. Install the newer license instead: {now.replaced_by}"]
     lines += [
         "",
