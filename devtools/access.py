@@ -12,6 +12,7 @@ from portal.app import Application, create_app
 from portal.config import load_settings
 from portal.db.session import Database, make_engine
 from portal.domain.roles import ACCOUNT_ROLES, STAFF_ROLES
+from portal.gateways.mail import JinjaMailTemplates
 from portal.gateways.system import SystemClock
 from portal.services.context import Policy, Ports, Transactions
 from portal.web.access import Rule, rule_of
@@ -71,7 +72,11 @@ def main() -> int:
             cast(Ports, _OnlyClock()),
             Policy(origin=settings.origin),
         )
-        app = create_app(WebPortal(settings, transactions, secrets.token_bytes(32)))
+        app = create_app(
+            WebPortal(
+                settings, transactions, secrets.token_bytes(32), JinjaMailTemplates(settings.origin)
+            )
+        )
         MATRIX.write_text(access_matrix(app))
     return 0
 

@@ -1,9 +1,9 @@
-"""Text in parts, for what travels as pictures: a file cut into lines a QR code can hold.
+"""A file as lines of text that each fit a QR code, for carrying it as pictures.
 
     SRC1/<number>/<total>/<tag>/<text>
 
 `number` counts from 1; `tag` is the first 8 hex digits of the SHA-256 of the whole, the same in
-each part; `text` is base64url without padding. The parts may come in any order, and again.
+each part; `text` is base64url without padding. The parts may come in any order, and more than once.
 
 Source: "Courier" of the lease protocol.
 """
@@ -26,7 +26,7 @@ _PART: Final = re.compile(
 
 
 class PartsError(ValueError):
-    """The parts do not make one whole; the message says what to scan again."""
+    """The parts do not make a whole file; the message says what to scan again."""
 
 
 def to_parts(data: bytes, part_bytes: int = PART_BYTES) -> list[str]:
@@ -56,8 +56,8 @@ def from_parts(lines: Iterable[str]) -> bytes:
     """Put parts together; empty lines do not matter.
 
     Raises:
-        PartsError: a line is no part, parts of two files are mixed, one is missing, or what comes
-            out is not what was cut.
+        PartsError: a line is no part, parts of two files are mixed, one is missing, or the result
+            is not the file that was cut.
     """
     found: dict[int, bytes] = {}
     wholes: set[tuple[int, str]] = set()
@@ -76,13 +76,13 @@ def from_parts(lines: Iterable[str]) -> bytes:
         if number > total:
             raise PartsError(f"line {place} says it is part {number} of {total}: scan it again")
         if found.setdefault(number, piece) != piece:
-            raise PartsError(f"part {number} stands there twice and differs: scan it again")
+            raise PartsError(f"part {number} is there twice and differs: scan it again")
     if not wholes:
         raise PartsError("there are no parts")
     ((total, tag),) = wholes
     missing = [str(number) for number in range(1, total + 1) if number not in found]
     if missing:
-        raise PartsError(f"of {total} parts these are missing: {', '.join(missing)}")
+        raise PartsError(f"of {total} parts, these are missing: {', '.join(missing)}")
     data = b"".join(found[number] for number in range(1, total + 1))
     if sha256_hex(data)[:8] != tag:
         raise PartsError("the parts do not make the file they were cut from: scan them again")

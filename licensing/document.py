@@ -108,7 +108,7 @@ class Document(Part, frozen=True, kw_only=True):
         """
         value = msgspec.to_builtins(self)
         payload = canonical(value)
-        # What parsing these bytes gives is this very value: only the model is left to check.
+        # Parsing these bytes gives this very value, so only the model is left to check.
         self._from_value(value)
         return payload
 
@@ -138,7 +138,7 @@ class Document(Part, frozen=True, kw_only=True):
 
 
 def require_sorted(names: tuple[str, ...], field: str) -> None:
-    """Require that an array is sorted by code point and has nothing twice.
+    """Require that an array is sorted by code point and has no duplicates.
 
     Raises:
         MalformedPayload: it is not.
@@ -161,7 +161,7 @@ def require(condition: bool, detail: str) -> None:
     """Require a rule between fields.
 
     Raises:
-        MalformedPayload: `condition` does not hold; `detail` says which rule that is.
+        MalformedPayload: `condition` is false; `detail` states the rule.
     """
     if not condition:
         raise MalformedPayload(detail)

@@ -36,7 +36,7 @@ def b64encode(data: bytes) -> str:
 
 
 def b64decode(text: str) -> bytes:
-    """Decode standard base64 with padding and nothing else in it.
+    """Decode standard base64 with padding, and nothing else.
 
     Raises:
         MalformedEnvelope: another alphabet, white space, wrong padding, or bits left over, so that
@@ -47,12 +47,12 @@ def b64decode(text: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise MalformedEnvelope(f"base64: {error}") from error
     if b64encode(data) != text:
-        raise MalformedEnvelope("base64: not the one way to write these bytes")
+        raise MalformedEnvelope("base64: not the canonical encoding of these bytes")
     return data
 
 
 class _Refused(ValueError):
-    """JSON that the standard parser accepts and this profile does not."""
+    """JSON that the standard parser accepts but this profile does not."""
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -122,7 +122,7 @@ _ENCODER: Final = json.JSONEncoder(
 
 
 def canonical(value: dict[str, Any]) -> bytes:
-    """Write a payload in the one way restricted canonical JSON allows.
+    """Write a payload in the only way that restricted canonical JSON allows.
 
     Raises:
         MalformedPayload: the value has something the restricted profile does not allow.
@@ -132,7 +132,7 @@ def canonical(value: dict[str, Any]) -> bytes:
 
 
 def _check(value: Any, where: str, depth: int) -> None:
-    """Refuse what restricted canonical JSON cannot say. `where` is a JSON pointer."""
+    """Refuse what restricted canonical JSON cannot express. `where` is a JSON pointer."""
     kind = type(value)
     if kind is str:
         if not value:
@@ -159,7 +159,7 @@ def _check_object(value: dict[Any, Any], where: str, depth: int) -> None:
     for key, item in value.items():
         if type(key) is not str or not _KEY.fullmatch(key):
             raise MalformedPayload(f"{where}: a key that is not [a-z][a-z0-9_]*")
-        # Most items are such; no pointer is made for them.
+        # Most items are scalars; no pointer is built for them.
         if type(item) is str and item and not _FORBIDDEN.search(item):
             continue
         if not item and type(item) in (dict, list, tuple) and key not in _MAY_BE_EMPTY:
@@ -177,7 +177,7 @@ def _named(value: object) -> str:
 
 
 def parse_canonical(data: bytes) -> dict[str, Any]:
-    """Parse a payload and require that it is written in the one allowed way.
+    """Parse a payload and require its canonical form.
 
     Raises:
         MalformedPayload: not an object, not strict JSON, or not the canonical bytes.

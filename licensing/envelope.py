@@ -41,7 +41,7 @@ def pae(payload_type: str, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Envelope:
-    """Signed bytes, what they are said to be, and 1 to 8 signatures over both."""
+    """Signed bytes, their declared type, and 1 to 8 signatures over both."""
 
     payload: bytes
     payload_type: str
@@ -58,10 +58,10 @@ class Envelope:
 
     @classmethod
     def from_object(cls, value: Any) -> "Envelope":
-        """Take an envelope out of JSON that was parsed strictly already.
+        """Build an envelope from JSON that was parsed strictly.
 
         Raises:
-            MalformedEnvelope: other keys, kinds or lengths than the profile's.
+            MalformedEnvelope: keys, kinds or lengths are not those of the profile.
         """
         _require_keys(value, {"payload", "payloadType", "signatures"}, "the envelope")
         payload, payload_type = value["payload"], value["payloadType"]
@@ -98,7 +98,7 @@ class Envelope:
         ).encode("ascii")
 
     def signing_input(self) -> bytes:
-        """Return the bytes every signature of this envelope is over."""
+        """Return the bytes that every signature of this envelope covers."""
         return pae(self.payload_type, self.payload)
 
 

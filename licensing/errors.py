@@ -15,7 +15,7 @@ class LicensingError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.subject = "license"
-        """What kind of file was refused; whoever asked may know better. See `names.next_step`."""
+        """What kind of file was refused; the caller may set another. See `names.next_step`."""
 
 
 class MalformedEnvelope(LicensingError):
@@ -37,7 +37,7 @@ class UntrustedKey(LicensingError):
 
 
 class BadSignature(LicensingError):
-    """A trusted key is named, and its signature does not fit these bytes."""
+    """A trusted key is named, but its signature does not match these bytes."""
 
     code = "bad-signature"
 
@@ -67,19 +67,19 @@ class KeyNotValid(LicensingError):
 
 
 class KeysetTooOld(LicensingError):
-    """The document needs a newer keyset than the one at hand."""
+    """The document needs a newer keyset than this one."""
 
     code = "keyset-too-old"
 
 
 class NotYetValid(LicensingError):
-    """The document's time has not begun."""
+    """The document is not valid yet."""
 
     code = "not-yet-valid"
 
 
 class Expired(LicensingError):
-    """The document's time is over."""
+    """The document has expired."""
 
     code = "expired"
 
@@ -91,7 +91,7 @@ class WrongInstance(LicensingError):
 
 
 class RolledBack(LicensingError):
-    """The document is older than one that was already in use here."""
+    """The document is older than one already used here."""
 
     code = "rolled-back"
 
@@ -109,13 +109,13 @@ class Suspended(LicensingError):
 
 
 class Superseded(LicensingError):
-    """The revocation bundle says another license took this one's place."""
+    """The revocation bundle says that another license replaced this one."""
 
     code = "superseded"
 
 
 class RevocationRequired(LicensingError):
-    """A current revocation bundle is needed and none was ever seen."""
+    """A current revocation bundle is needed, and none was ever seen."""
 
     code = "revocation-required"
 

@@ -1,4 +1,4 @@
-"""Names both sides share, as frozen data: document types, features, SKUs, codes and their meaning.
+"""Names that both sides share, as frozen data: types, features, SKUs, codes and their meaning.
 
 Sources: the design of the signed documents and of the lease protocol; for the router's codes the
 vendor's table of failure modes.
@@ -33,7 +33,7 @@ PAYLOAD_TYPES: Final = (
 )
 
 ROLES: Final = ("license", "lease", "revocation")
-"""Roles of keyset keys; roots stand in a list of their own."""
+"""Roles of keyset keys; roots are in a list of their own."""
 
 FEATURES: Final = (
     "admin_reports",

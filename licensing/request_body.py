@@ -1,4 +1,4 @@
-"""What a router posts or carries: a signed request, alone or with the lease it holds.
+"""What a router posts or has carried: a signed request, alone or with the lease it holds.
 
     <envelope>
     {"request": <envelope>, "prev_lease": <envelope>}
@@ -20,22 +20,22 @@ class RequestBody(NamedTuple):
 
     request: Envelope
     prev_lease: bytes | None = None
-    """The envelope of the lease at hand, when it came along."""
+    """The envelope of the current lease, if it was sent along."""
 
     @property
     def keyid(self) -> str:
-        """The key id the request names as its signer's."""
+        """The key id of the signer, as the request names it."""
         return self.request.signatures[0].keyid
 
 
 def read_request(value: object) -> RequestBody:
-    """Read a request that comes alone.
+    """Read a request that is sent alone.
 
     Args:
         value: the parsed JSON.
 
     Raises:
-        MalformedEnvelope: it is no envelope, or one with several signatures.
+        MalformedEnvelope: it is not an envelope, or has several signatures.
     """
     envelope = Envelope.from_object(value)
     only_signature(envelope)
@@ -43,13 +43,14 @@ def read_request(value: object) -> RequestBody:
 
 
 def read_lease_request(value: object) -> RequestBody:
-    """Read a request that may bring the lease at hand along.
+    """Read a request that may be sent together with the current lease.
 
     Args:
         value: the parsed JSON.
 
     Raises:
-        MalformedEnvelope: request or lease is no envelope, or the request has several signatures.
+        MalformedEnvelope: request or lease is not an envelope, or the request has several
+            signatures.
     """
     if not isinstance(value, dict) or value.keys() != {"request", "prev_lease"}:
         return read_request(value)

@@ -1,7 +1,7 @@
 """The portal as one WSGI application: people's pages and machine traffic, told apart by path.
 
-The two share services and nothing else. Both exist in every process, so that probes and refusals
-are answered everywhere; the settings' surfaces decide which routes they have.
+The two share services and nothing else. Both exist in every process, so every process answers
+probes and refusals; the settings' surfaces decide which routes they have.
 """
 
 import re
@@ -22,7 +22,7 @@ MACHINE: Final = re.compile(r"/+v1(/|\Z)")
 
 @dataclass(frozen=True)
 class Application:
-    """Both applications of a process behind one callable; neither path nor mount point changes."""
+    """Both applications of a process behind one callable; paths stay as they are."""
 
     pages: Flask
     machine: Flask

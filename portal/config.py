@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 SURFACES: Final = ("public", "account", "staff", "machine", "webhooks")
+APPROVALS: Final = ("session", "command")
 DEFAULT_PORT: Final = 8000
 PROCESSES: Final = ("web", "worker", "command")
 """The kinds of process; each reads the secrets it needs."""
@@ -88,6 +89,9 @@ class Settings:
     downloads_dir: Path
     """Where the router's distributions are, for `/downloads`."""
     staff_address: str
+    approvals: str
+    """What the signer takes as the approval of a staff person: one of `APPROVALS`."""
+    evaluations_a_day: int
     denied_domains: frozenset[str]
     log_level: str
     development: bool
@@ -234,6 +238,10 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ).absolute(),
         mail_dir=data_dir / "mail",
         staff_address=environment.get("PORTAL_STAFF_ADDRESS") or "",
+        approvals=_approvals(
+            environment.get("PORTAL_APPROVALS"), loopback=_LOOPBACK.fullmatch(origin) is not None
+        ),
+        evaluations_a_day=_number(environment, "PORTAL_EVALUATIONS_A_DAY", 0, 10_000, usual=50),
         denied_domains=frozenset(
             domain.lower() for domain in _listed(environment, "PORTAL_DENIED_DOMAINS")
         ),
@@ -308,6 +316,20 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _approvals(text: str | None, *, loopback: bool) -> str:
+    """Read what counts as an approval; a portal that others can reach takes the command's alone."""
+    if not text:
+        return "session" if loopback else "command"
+    if text == "passkey":
+        raise BadSetting(
+            "PORTAL_APPROVALS=passkey needs passkeys, which this version does not have yet; "
+            "use command, or session"
+        )
+    if text not in APPROVALS:
+        raise BadSetting(f"PORTAL_APPROVALS must be {' or '.join(APPROVALS)}")
+    return text
+
+
 def parse_surfaces(text: str) -> frozenset[str]:
     """Parse a list such as `public,account`.
 
@@ -378,8 +400,15 @@ def _listed(environment: Mapping[str, str], setting: str) -> list[str]:
     return [part.strip() for part in environment.get(setting, "").split(",") if part.strip()]
 
 
-def _number(environment: Mapping[str, str], setting: str, lowest: int, highest: int) -> int:
-    text = environment.get(setting) or str(lowest)
+def _number(
+    environment: Mapping[str, str],
+    setting: str,
+    lowest: int,
+    highest: int,
+    *,
+    usual: int | None = None,
+) -> int:
+    text = environment.get(setting) or str(lowest if usual is None else usual)
     if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise BadSetting(f"{setting} must be a whole number from {lowest} to {highest}")
     return int(text)

@@ -1,7 +1,7 @@
 """The composition root: puts together the parts of the web, the worker and the command.
 
 Custody: the web's wiring can open only the lease key. The worker's and the command's can open the
-license and revocation keys too; only the command creates keys and signs with the root.
+license, revocation and seal keys too; only the command creates keys and signs with the root.
 """
 
 import os
@@ -12,7 +12,9 @@ from functools import partial
 
 from portal.config import BadSetting, KeeperSettings, Settings
 from portal.db.session import Database, make_engine
+from portal.domain.causes import Approvals
 from portal.domain.ports import Mailer, SignerUnavailable
+from portal.gateways.custody import FileCustody, NoCustody
 from portal.gateways.mail import DirectoryMailer, JinjaMailTemplates, SmtpMailer
 from portal.gateways.passwords import Argon2Passwords
 from portal.gateways.rate_limits import DatabaseRateLimiter
@@ -30,7 +32,7 @@ from portal.services.context import Policy, Ports, Transactions
 from portal.web.portal import WebPortal
 
 WEB_ROLES = ("lease",)
-WORKER_ROLES = ("license", "lease", "revocation")
+WORKER_ROLES = ("license", "lease", "revocation", "seal")
 COMMAND_ROLES = ("root", *WORKER_ROLES)
 
 
@@ -42,6 +44,7 @@ class Wiring:
     database: Database
     transactions: Transactions
     signers: SignerDirectory
+    custody: FileCustody
 
 
 def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
@@ -50,28 +53,37 @@ def _wire(settings: Settings, roles: tuple[str, ...]) -> Wiring:
     signers = SignerDirectory(
         settings.keys_dir, settings.key_passphrase(), roles, make_keepers(settings.keepers)
     )
+    custody = FileCustody(settings.keys_dir, signers)
     ports = Ports(
         clock=SystemClock(),
         randomness=randomness,
         passwords=Argon2Passwords(),
         secrets=AesGcmBox(settings.data_key(), randomness),
         signers=signers,
+        custody=custody if "seal" in roles else NoCustody(),
         limiter=DatabaseRateLimiter(database),
     )
     policy = Policy(
         origin=settings.origin,
         former_origins=settings.former_origins,
         issuer=settings.issuer,
+        approvals=Approvals(settings.approvals),
+        evaluations_a_day=settings.evaluations_a_day,
         denied_domains=settings.denied_domains,
         staff_address=settings.staff_address,
     )
-    return Wiring(settings, database, Transactions(database, ports, policy), signers)
+    return Wiring(settings, database, Transactions(database, ports, policy), signers, custody)
 
 
 def wire_web(settings: Settings) -> WebPortal:
     """Wire a process that serves HTTP, without license, revocation and root keys."""
     wiring = _wire(settings, WEB_ROLES)
-    return WebPortal(settings, wiring.transactions, settings.session_key())
+    return WebPortal(
+        settings,
+        wiring.transactions,
+        settings.session_key(),
+        JinjaMailTemplates(settings.origin),
+    )
 
 
 def wire_command(settings: Settings) -> Wiring:

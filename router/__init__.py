@@ -1,1 +1,1 @@
-"""The router's side: what verifies licenses, and what holds and renews leases."""
+"""The router's side: it verifies licenses, and holds and renews leases."""

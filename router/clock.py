@@ -1,7 +1,7 @@
 """The only module of the router that reads clocks.
 
-`now` is an instant the portal vouched for, plus the `CLOCK_BOOTTIME` that has passed since. That
-clock keeps running while the machine sleeps, nobody can set it, and it is good until the next boot.
+`now` is an instant that the portal vouched for, plus the `CLOCK_BOOTTIME` that has passed since.
+That clock keeps running while the machine sleeps, cannot be set, and is valid until the next boot.
 Without such an instant, `now` is the wall clock.
 
 Source: "Times" of the lease protocol.
@@ -81,7 +81,7 @@ def instant(seconds: int) -> str:
 
 
 def dated(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts with the instants in them (`…_at`) as people read them, at any depth."""
+    """Return facts with their instants (`…_at`, at any depth) as people read them."""
     shown: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
@@ -97,5 +97,5 @@ def _read_boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip().replace("-", "")
     except OSError:
-        # Without the kernel's id, an anchor is worth nothing after this process.
+        # Without the kernel's id, an anchor is useless after this process.
         return secrets.token_hex(16)

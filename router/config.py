@@ -1,6 +1,6 @@
-"""The router's configuration: one YAML file, read once, checked whole.
+"""The router's configuration: one YAML file, read once and checked as a whole.
 
-The types below are its keys: each field one key, with its default. Durations become seconds, and
+Each field of the types below is a key of the file, with its default. Durations become seconds, and
 relative paths start at the file's directory.
 
 Invariants: what comes out is frozen and complete. Every problem of a file is reported at once, with
@@ -40,7 +40,7 @@ class Address(NamedTuple):
 
 
 def parse_duration(text: str) -> int | None:
-    """Return the seconds of `90s`, `15m`, `24h` or `7d`; None for another form or over a year."""
+    """Return the seconds of `90s`, `15m`, `24h` or `7d`; None for another form or over 366 days."""
     found = re.fullmatch(r"(0|[1-9][0-9]{0,8})([smhd])", text)
     seconds = 0 if found is None else int(found[1]) * _UNITS[found[2]]
     return None if found is None or seconds > _MAX_DURATION_S else seconds
@@ -86,12 +86,12 @@ def _password_hash(text: str) -> str:
 
 
 def _text(pattern: str, what: str) -> Meta:
-    """Say by which pattern a text is known, and in words what it must be."""
+    """Describe a text by its pattern, and in words."""
     return Meta(pattern=rf"^(?:{pattern})\Z", description=what)
 
 
 def _read(function: Callable[[str], object], what: str, ge: int | None = None) -> Meta:
-    """Say which function reads a text, and in words what it must be."""
+    """Describe a text by the function that reads it, and in words."""
     return Meta(extra={"read": function}, description=what, ge=ge)
 
 
@@ -119,7 +119,7 @@ Tokens = Annotated[int | None, _read(_tokens, "a whole number of tokens, 0 or mo
 
 
 class RevocationConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the revocation bundle is, and what happens when it cannot be used."""
+    """Where the revocation bundle is, and what happens if it cannot be used."""
 
     mode: Mode = "off"
     path: Path | None = None
@@ -166,7 +166,7 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     listen: Listen
     license: Annotated[LicenseConfig, Meta(description="path and state_path below it")]
     upstream: Url = ""
-    """Base URL of an OpenAI-compatible server, without a slash at its end; empty for none."""
+    """Base URL of an OpenAI-compatible server, without a trailing slash; empty for none."""
 
     @property
     def host(self) -> str:
@@ -193,7 +193,7 @@ class Caller(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     token_sha256: TokenHash
     tokens_total: Tokens = None
-    """The operator's own quota; None is no quota."""
+    """The operator's own quota; None means no quota."""
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,11 +213,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[Model, ...] = ()
 
 
-def load_config(path: Path, *, release: bool = False) -> Config:
+def load_config(path: Path, *, distribution: bool = False) -> Config:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: it cannot be used, with everything that is wrong.
+        ConfigError: it cannot be used; the error lists everything that is wrong.
     """
     try:
         with path.open("rb") as file:
@@ -226,14 +226,14 @@ def load_config(path: Path, *, release: bool = False) -> Config:
         raise ConfigError(
             Problem(0, "", f"cannot read {path}: {error.strerror}; check path and permissions")
         ) from error
-    return parse_config(data, path.absolute().parent, release=release)
+    return parse_config(data, path.absolute().parent, distribution=distribution)
 
 
-def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
+def parse_config(data: bytes, base: Path, *, distribution: bool = False) -> Config:
     """Check a configuration; relative paths in it start at `base`.
 
     Raises:
-        ConfigError: it cannot be used, with everything that is wrong.
+        ConfigError: it cannot be used; the error lists everything that is wrong.
     """
     file = YamlFile(data, Config, base)
     enabled, dev = "server.license.enabled", "server.license.fail_open_for_dev"
@@ -242,8 +242,8 @@ def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
             enabled,
             "config rejects enabled: false; remove the line and install a valid license file",
         )
-    if file.values.get(dev) and release:
-        file.wrong(dev, "a release build refuses true; write false")
+    if file.values.get(dev) and distribution:
+        file.wrong(dev, "a distribution refuses true; write false")
     bundle = "server.license.revocation"
     if file.values.get(f"{bundle}.mode") == "file" and not file.values.get(f"{bundle}.path"):
         file.wrong(f"{bundle}.path", "is empty or missing; mode file needs the bundle's path")
@@ -252,6 +252,6 @@ def parse_config(data: bytes, base: Path, *, release: bool = False) -> Config:
         for path, value in file.values.items():
             if re.fullmatch(key, path):
                 if value in seen:
-                    file.wrong(path, "stands in an entry above already")
+                    file.wrong(path, "is already used in an entry above")
                 seen.add(value)
     return file.result()

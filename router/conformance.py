@@ -3,8 +3,8 @@
 Reads one JSON request a line on standard input and writes one JSON answer a line, in order. What
 the requests and answers are is in `docs/router-authors/command-line.md`.
 
-Invariants: the answers come from the code the router runs, nothing is decided here. A request that
-cannot be read gets `{"id": …, "error": …}` and the next one is read.
+Invariants: the answers come from the code the router runs; nothing is decided here. A request that
+cannot be read gets `{"id": …, "error": …}`, and the next one is read.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def _data(value: str | None) -> bytes | None:
 
 
 def answer_verify(request: Object) -> Object:
-    """Verify one document: a license as a router that has nothing else decides about it."""
+    """Verify one document; a license is judged as by a router that has nothing else."""
     try:
         if request["options"]["kind"] == "license":
             code = _refusal(request)
@@ -65,11 +65,11 @@ def answer_verify(request: Object) -> Object:
 
 
 def _refusal(request: Object) -> str | None:
-    """Return the code a router refuses a license with, which may still lack a lease."""
+    """Return the code a router refuses a license with; a missing lease does not count."""
     options, floors = request["options"], request["options"].get("floors", {})
     state: Object = {}
     fingerprint = options.get("fingerprint")
-    with contextlib.suppress(LicensingError):  # What cannot be read meets no floor.
+    with contextlib.suppress(LicensingError):  # A license that cannot be read has no floor.
         known = License.parse(Envelope.parse(b64decode(request["envelope_b64"])).payload)
         memory = _remembered(floors.get("bundle_version", 0), _data(options.get("bundle_b64")))
         state = {
@@ -77,7 +77,9 @@ def _refusal(request: Object) -> str | None:
             "keysets": {known.iss: floors.get("keyset_version", 0)},
             "bundles": {known.iss: msgspec.to_builtins(memory)},
         }
-        if fingerprint is None:  # The binding is not asked: one that fits.
+        if (
+            fingerprint is None
+        ):  # The binding is not tested here, so use a fingerprint that matches.
             fingerprint = next(iter(known.binding.fingerprints), None)
     decision, _ = _decide(
         {
@@ -101,7 +103,7 @@ def _refusal(request: Object) -> str | None:
 
 
 def _remembered(version: int, bundle: bytes | None) -> BundleMemory:
-    """Return the memory of a bundle whose version alone is told: it said what this one says."""
+    """Return the memory of a bundle of which only the version is given: its entries are these."""
     memory = msgspec.structs.replace(NO_BUNDLE, version=version)
     with contextlib.suppress(LicensingError):
         if version and bundle is not None:
@@ -231,13 +233,13 @@ def answer_accept_lease(request: Object) -> Object:
 
 
 def answer_renewal_moment(request: Object) -> Object:
-    """Pick the moment inside the window of a lease."""
+    """Pick the moment of renewal inside the window of a lease."""
     lease = b64decode(request["lease_b64"]).decode()
     return {"moment": LeaseState(secret=request["secret"], lease=lease).renewal_moment()}
 
 
 def answer_budget(request: Object) -> Object:
-    """Do one thing to the budgets of a state."""
+    """Do one act on the budgets of a state."""
     state = msgspec.convert(request["state"], State) if request.get("state") else fresh_state()
     terms = Terms(request["deployment_id"], msgspec.convert(request["budget"], Budget), None, None)
     budgets, refused = state.budgets, False

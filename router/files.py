@@ -1,4 +1,4 @@
-"""Files that survive crashes: write a draft beside the file, sync it, rename it over the file."""
+"""Files that survive crashes: write beside the file, sync, then rename over it."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from router.errors import RouterError
 
-_DRAFT = ".draft"
+_PARTIAL = ".partial"
 
 
 def read_file(path: Path, what: str) -> bytes:
@@ -35,30 +35,30 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace a file atomically: after a crash it holds the old or the new content, complete.
 
     Raises:
-        OSError: the disk is full or the directory cannot be written; the old content stands.
+        OSError: the disk is full or the directory cannot be written; the old content stays.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_DRAFT}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_PARTIAL}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
+        partial.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+            partial.unlink()
         raise
     sync_directory(path.parent)
 
 
-def remove_drafts(directory: Path, name: str = "") -> None:
-    """Remove drafts that a crash left behind, for files whose names start with `name`.
+def remove_partials(directory: Path, name: str = "") -> None:
+    """Remove what a crash left half written, for files whose names start with `name`.
 
-    Nobody else may be writing these files.
+    No other process may be writing these files.
     """
     for each in list(directory.iterdir()):
-        if each.name.startswith(f".{name}") and each.name.endswith(_DRAFT):
+        if each.name.startswith(f".{name}") and each.name.endswith(_PARTIAL):
             with contextlib.suppress(OSError):
                 each.unlink()
 
@@ -67,7 +67,7 @@ def make_private_directory(directory: Path) -> None:
     """Create a directory with mode 0700, durably; leave an existing one as it is.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     if directory.is_dir():
         return

@@ -1,12 +1,12 @@
 """A YAML file read into msgspec types: every problem at once, each with its line and its path.
 
 A frozen Struct is a mapping with exactly its keys; a tuple is a list; a tuple of pairs is a mapping
-whose keys are free; anything else is a single value, which msgspec converts. A type says in its
-`Meta` what a value must be (`description`) and, where text must be read first, by what function
+with free keys; anything else is a single value, which msgspec converts. The `Meta` of a type says
+what a value must be (`description`) and, if text must be read first, with which function
 (`extra["read"]`, which raises ValueError).
 
-Invariants: YAML is taken in a narrow form: one document, no anchors, aliases, tags or merge keys,
-no key twice. An unknown key is a problem that names the known one it is nearest to.
+Invariants: only simple YAML is accepted: one document, no anchors, aliases, tags or merge keys, no
+key twice. The problem of an unknown key names the nearest known key.
 """
 
 import difflib
@@ -43,7 +43,7 @@ class Problem:
 
 
 class ConfigError(RouterError):
-    """The configuration cannot be used; `problems` says all that is wrong with it."""
+    """The configuration cannot be used; `problems` lists everything that is wrong with it."""
 
     exit = USAGE
     code = "config"
@@ -72,23 +72,23 @@ class YamlFile(Generic[T]):
         """Read all of it; relative paths in it start at `base`.
 
         Raises:
-            ConfigError: it is not YAML, or more of YAML than is taken here.
+            ConfigError: it is not YAML, or uses more of YAML than is accepted here.
         """
         self.values: dict[str, Any] = {}
-        """What was read without a problem, by path."""
+        """The values that were read without a problem, by path."""
         self._base = base
         self._lines: dict[str, int] = {}
         self._problems: list[Problem] = []
         self._known = tuple(known_paths(kind))
         self._meant: set[str] = set()
-        """Known keys that unknown ones are nearest to: not missing, but misspelled."""
+        """Known keys nearest to unknown ones: they are misspelled, not missing."""
         self._whole = self._value(_compose(data), kind, "")
 
     def result(self) -> T:
         """Return what was read.
 
         Raises:
-            ConfigError: with every problem that was noted, from the top of the file down.
+            ConfigError: there are problems; it lists all of them, from the top of the file down.
         """
         if self._problems:
             raise ConfigError(*sorted(self._problems, key=lambda each: (each.line, each.path)))
@@ -96,14 +96,14 @@ class YamlFile(Generic[T]):
         return whole
 
     def wrong(self, path: str, message: str, line: int | None = None) -> UnsetType:
-        """Note a problem with what stands at a path, or should stand in the table above it."""
+        """Record a problem with the value at a path, or with a value missing there."""
         if line is None:
             line = self._lines.get(path) or self._lines[path.rpartition(".")[0]]
         self._problems.append(Problem(line, path, message))
         return UNSET
 
     def _value(self, node: yaml.Node, annotation: Any, path: str) -> Any:
-        """Return what stands here; UNSET where it is wrong."""
+        """Return the value of this node; UNSET if it is wrong."""
         self._lines[path] = _line(node)
         kind, item, _ = _parts(annotation)
         if _is_table(kind):
@@ -154,7 +154,7 @@ class YamlFile(Generic[T]):
         return UNSET if any(UNSET in pair for pair in pairs) else tuple(pairs)
 
     def _keys(self, node: yaml.Node, path: str) -> dict[str, tuple[yaml.Node, yaml.Node]] | None:
-        """Return the keys of a mapping and their values, by name; None where it is none."""
+        """Return the keys of a mapping and their values, by name; None if it is not a mapping."""
         if not isinstance(node, yaml.MappingNode):
             self.wrong(path, "must be a mapping of keys to values (`key: value`)")
             return None
@@ -163,7 +163,7 @@ class YamlFile(Generic[T]):
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
                 self.wrong(path, "a key must be a plain word", _line(key))
             elif key.value in found:
-                self.wrong(_under(path, key.value), "stands twice; keep one", _line(key))
+                self.wrong(_under(path, key.value), "is there twice; keep one", _line(key))
             else:
                 found[key.value] = (key, value)
         return found
@@ -184,13 +184,13 @@ class YamlFile(Generic[T]):
         return self.wrong(path, message or f"must be {_what(annotation)}", _line(node))
 
     def _place(self, kind: type, text: str) -> Path:
-        """Return the path that a text means, for msgspec."""
+        """Return the path that a text names, for msgspec."""
         if kind is not Path or not text:
             raise ValueError
         return self._base / text
 
     def _nearest(self, name: str, table: str) -> str:
-        """Return the known key that is written most like this one; rather one of this table."""
+        """Return the known key spelled most like this one, preferably one of the same table."""
 
         def likeness(path: str) -> tuple[float, bool]:
             above, _, last = path.rpartition(".")
@@ -205,7 +205,7 @@ def _plain(node: yaml.Node, kind: Any) -> Any:
     """Return a single value: true and false where these are wanted, else its text.
 
     Raises:
-        ValueError: there is none; the message says what to write, if more is to be said.
+        ValueError: it is not a single value; the message may say what to write.
     """
     is_single = isinstance(node, yaml.ScalarNode)
     tag = node.tag.rpartition(":")[2] if is_single else ""
@@ -217,14 +217,14 @@ def _plain(node: yaml.Node, kind: Any) -> Any:
         raise ValueError("must be a single value")
     if tag == "null":
         raise ValueError('has no value; write one, or "" for none')
-    # A plain `off` is a boolean in YAML 1.1; where words are chosen from, it is a word.
+    # A plain `off` is a boolean in YAML 1.1, but a word if the value is one of several words.
     if tag == "bool" and get_origin(kind) is not Literal:
         raise ValueError(f'must be text; put it in quotes: "{node.value}"')
     return node.value
 
 
 def _parts(annotation: Any) -> tuple[Any, Any, msgspec.Meta | None]:
-    """Return a type, the type of its items where it is a tuple, and what it says of itself."""
+    """Return a type, the type of its items if it is a tuple, and its `Meta`."""
     meta = None
     if get_origin(annotation) is Annotated:
         annotation, meta, *_ = get_args(annotation)
@@ -264,7 +264,7 @@ def _compose(data: bytes) -> yaml.Node:
     """Return the root node of the one document.
 
     Raises:
-        ConfigError: it cannot be read, or is more of YAML than is taken here.
+        ConfigError: it cannot be read, or uses more of YAML than is accepted here.
     """
     if len(data) > MAX_BYTES:
         raise _refusal(f"longer than {MAX_BYTES} bytes; is it the right file?")
@@ -294,8 +294,8 @@ def _refuse_extras(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _refusal("anchors and aliases are not used here; write it out", _line(event))
+            raise _refusal("anchors and aliases are not accepted here; write it out", _line(event))
         if getattr(event, "tag", None) is not None:
-            raise _refusal("tags (!) are not used here; write the plain value", _line(event))
+            raise _refusal("tags (!) are not accepted here; write the plain value", _line(event))
         if depth >= MAX_DEPTH:
             raise _refusal(f"nested deeper than {MAX_DEPTH} levels", _line(event))

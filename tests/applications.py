@@ -36,7 +36,7 @@ COMPILED: Final = CompiledTemplates()
 
 def make_app(settings: Settings, transactions: Transactions) -> Served:
     """Make the application over a database."""
-    made = create_app(WebPortal(settings, transactions, b"k" * 32))
+    made = create_app(WebPortal(settings, transactions, b"k" * 32, mail_templates()))
     made.pages.jinja_env.bytecode_cache = COMPILED
     return Served(made.pages, made.machine)
 

@@ -28,7 +28,7 @@ from tests.databases import (
     make_template,
     migrated_file,
 )
-from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemorySigners
+from tests.fakes import FakeClock, FakePasswords, FakeRandomness, MemoryCustody, MemorySigners
 from tests.softhsm import Token, make_token
 from tests.spread import PROVE, examples
 
@@ -162,6 +162,7 @@ def units_of_work(database: Database, clock: FakeClock, signers: MemorySigners) 
         passwords=FakePasswords(),
         secrets=AesGcmBox(b"a data key that tests alone may use", randomness),
         signers=signers,
+        custody=MemoryCustody(signers),
         limiter=DatabaseRateLimiter(database),
     )
     return Transactions(database, ports, Policy(origin=ORIGIN))

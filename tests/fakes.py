@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from licensing.keys import key_id
+from licensing.keys import PublicKey, key_id
 from portal.domain.ports import (
     Mail,
     MailUndelivered,
     NewKey,
+    SealSignature,
     Signer,
     Signers,
     SignerUnavailable,
@@ -135,6 +136,36 @@ class BusySigner:
     def sign(self, message: bytes) -> bytes:
         self.meanwhile()
         return self.signer.sign(message)
+
+
+@dataclass
+class MemoryCustody:
+    """A signer's own things in memory; without the role `seal` there are none."""
+
+    signers: MemorySigners
+    key: MemorySigner = field(default_factory=lambda: MemorySigner(b"TEST KEY seal"))
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    def seal(self, message: bytes) -> SealSignature:
+        self._require()
+        return SealSignature(self.key.keyid, self.key.sign(message))
+
+    def is_sealed(self, message: bytes, signature: SealSignature) -> bool:
+        self._require()
+        ours = signature.keyid == self.key.keyid
+        return ours and PublicKey(self.key.public_key).verify(signature.sig, message)
+
+    def recall(self, name: str) -> bytes | None:
+        self._require()
+        return self.kept.get(name)
+
+    def keep(self, name: str, document: bytes) -> None:
+        self._require()
+        self.kept[name] = document
+
+    def _require(self) -> None:
+        if "seal" in self.signers.absent:
+            raise SignerUnavailable("this process does not hold the seal key")
 
 
 @dataclass

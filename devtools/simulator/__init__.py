@@ -1,8 +1,8 @@
-"""A portal in memory, for whoever writes a router: it keeps the lease protocol and can fail on cue.
+"""A portal in memory, for router authors: it speaks the lease protocol and can fail on cue.
 
     python -m devtools.simulator --directory /tmp/simulator
 
-Every key is a published test key, which release builds refuse.
+Every key is a published test key, which distributions refuse.
 """
 
 from devtools.simulator.faults import FAULTS, Faults

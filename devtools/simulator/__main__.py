@@ -19,12 +19,12 @@ from devtools.simulator.portal import Database
 
 
 class Server(ThreadingHTTPServer):
-    """The portal on a port of loopback."""
+    """The portal on a loopback port."""
 
     daemon_threads = True
 
     def __init__(self, port: int, directory: Path, ahead_s: int = 0) -> None:
-        """Listen; the portal's clock is so many seconds ahead."""
+        """Listen; the portal's clock is ahead by this many seconds."""
         super().__init__(("127.0.0.1", port), Handler)
         self.ahead_s = ahead_s
         self.turn = Lock()
@@ -41,12 +41,12 @@ class Server(ThreadingHTTPServer):
         return int(time.time()) + self.ahead_s
 
     def write(self) -> None:
-        """Put license and keyset where a router can be pointed at them."""
+        """Write the license and the keyset where a router can read them."""
         (self.directory / "license.json").write_bytes(self.faults.simulator.license)
         (self.directory / "keyset.json").write_bytes(self.faults.simulator.db.keysets[0])
 
     def control(self, act: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Make something happen.
+        """Do an act.
 
         Raises:
             KeyError: there is no such act.
@@ -72,7 +72,7 @@ class Server(ThreadingHTTPServer):
         return {"log": portal.log, "passed": self.faults.passed}
 
     def queue_faults(self, names: list[str]) -> None:
-        """Let the next requests meet these faults, one each.
+        """Apply these faults to the next requests, one each.
 
         Raises:
             ValueError: a name is unknown.
@@ -82,11 +82,11 @@ class Server(ThreadingHTTPServer):
         self.faults.queue.extend(names)
 
     def back_up(self) -> None:
-        """Keep a copy of the portal's database."""
+        """Back the portal's database up."""
         self.kept = self.faults.simulator.backup()
 
     def restore(self) -> None:
-        """Go back to the copy.
+        """Restore the backup.
 
         Raises:
             ValueError: there is none.
@@ -96,7 +96,7 @@ class Server(ThreadingHTTPServer):
         self.faults.simulator.restore(self.kept)
 
     def advance(self, seconds: int) -> None:
-        """Move the portal's time ahead."""
+        """Advance the portal's clock."""
         self.ahead_s += seconds
 
 
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What can go wrong between a router and its portal.
 
-A fault is good for one request; the queue's first comes first.
+A fault applies to one request; faults are taken from the front of the queue.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ class Ask:
 
 
 Fault = Callable[[Ask], Answer | None]
-"""Gets the way to the portal; gives the answer that arrives, or None where none does."""
+"""Takes the call to the portal; returns the answer that arrives, or None if none does."""
 
 _PROBLEM: Final = "application/problem+json"
 
@@ -97,7 +97,7 @@ class Faults:
     def handle(
         self, method: str, path: str, body: bytes, content_type: str = "application/json"
     ) -> Answer | None:
-        """Answer one request; None: nothing comes back."""
+        """Answer one request; None if nothing comes back."""
         self.passed += 1
         ask = Ask(self.simulator, method, path, body, content_type)
         return FAULTS[self.queue.popleft()](ask) if self.queue else ask()

@@ -1,9 +1,9 @@
 """One deployment of a vendor, kept in memory, and what its portal answers to routers.
 
-Invariants: what a request gets is decided where the portal decides it, in `portal.domain.leases`
-and `portal.domain.lease_requests`; here stand only a vendor's acts, enrollment codes, and what the
-protocol says of clones and the portal does not do yet (`clone-suspected`, a new epoch). A refusal
-changes nothing. Nothing is revoked because of a fork. Whoever drives it gives the time.
+Invariants: requests are decided by the portal's own code, `portal.domain.leases` and
+`portal.domain.lease_requests`. This module adds only a vendor's acts, enrollment codes, and the
+protocol's treatment of clones that the portal does not have yet (`clone-suspected`, a new epoch). A
+refusal changes nothing. Nothing is revoked because of a fork. The caller passes the time in.
 
 Source: the lease protocol.
 """
@@ -76,14 +76,14 @@ KEEP_S: Final = 90 * DAY_S
 """How long answers are kept."""
 CODE_S: Final = DAY_S
 FORKS: Final = 3
-"""So many within two lifetimes of a lease are a suspected clone."""
+"""This many forks within two lifetimes of a lease are a suspected clone."""
 ISSUER: Final = "metrum.ai"
 _JSON: Final = "application/json"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back to a router."""
+    """An answer to a router."""
 
     status: int
     body: bytes
@@ -92,7 +92,7 @@ class Answer:
 
 
 class CloneSuspected(ProtocolError):
-    """The chain forked too often; a member has to say why."""
+    """The chain forked too often; a member must say why."""
 
     code = "clone-suspected"
     status = 409
@@ -102,7 +102,7 @@ class CloneSuspected(ProtocolError):
 
 @dataclass
 class Given:
-    """A lease that was given, and when."""
+    """A lease that was granted, and when."""
 
     at: int
     lease_id: str
@@ -111,7 +111,7 @@ class Given:
 
 @dataclass
 class Instance:
-    """A router, as the portal knows it."""
+    """A router as the portal knows it."""
 
     id: str
     public_key: bytes
@@ -128,7 +128,7 @@ class Instance:
 
     @property
     def usage(self) -> tuple[str | None, int]:
-        """The budget it reported last, and the tokens it used of it."""
+        """The budget it reported last, and the tokens used from it."""
         return self.head.usage_budget_id, self.head.usage_tokens
 
 
@@ -178,7 +178,7 @@ class Simulator:
         self._ids = itertools.count(1)
         self.db = Database()
         self.log: list[tuple[str, str]] = []
-        """(what happened, to whom), in order: the test's view, which no restore takes back."""
+        """(what happened, to whom), in order; kept for tests even when a backup is restored."""
         self.rotate(first=True)
         self.issue(**license_changes)
         self.publish_bundle()
@@ -248,7 +248,7 @@ class Simulator:
         self.db.held = held
 
     def code(self, uses: int = 1) -> str:
-        """Make an enrollment code."""
+        """Create an enrollment code."""
         code = f"SIMULATED-CODE-{next(self._ids):012d}"
         self.db.codes[code] = Code(self.now + CODE_S, uses)
         return code
@@ -270,7 +270,7 @@ class Simulator:
         return version
 
     def revoke(self, status: Literal["revoked", "suspended"] = "revoked") -> int:
-        """Revoke the current license by a bundle, and its leases."""
+        """Revoke the current license, by a bundle, and its leases."""
         self.db.revoked = status == "revoked"
         entry = RevocationEntry(
             license_id=self.db.licenses[-1][1].license_id,
@@ -281,7 +281,7 @@ class Simulator:
         return self.publish_bundle(entry)
 
     def rotate(self, *, roots: bool = False, first: bool = False) -> int:
-        """Publish the next keyset, with a new lease key, and on demand a new root."""
+        """Publish the next keyset with a new lease key and, if asked, a new root."""
         number = len(self.db.keysets) + 1
         before = self.db.root_key
         if not first:
@@ -295,7 +295,7 @@ class Simulator:
             LEASE.keyid: (LEASE, "lease"),
         }
         for each in range(2, number + 1):
-            # A lease that is held, or an answer that waits, may be signed by any of them.
+            # A lease that is held, or an answer that is kept, may be signed by any of them.
             key = FILLERS[each % len(FILLERS)]
             used[key.keyid] = (key, "lease")
         keyset = Keyset(
@@ -334,7 +334,7 @@ class Simulator:
         return number
 
     def resolve_clone(self) -> None:
-        """A member says what happened: every suspected chain begins a new epoch."""
+        """Record that a member said what happened: every suspected chain begins a new epoch."""
         for instance in self.db.instances.values():
             if instance.forks:
                 instance.healing = True
@@ -352,7 +352,7 @@ class Simulator:
         return copy.deepcopy(self.db)
 
     def restore(self, backup: Database) -> None:
-        """Go back to a backup; what was published stays published."""
+        """Restore a backup; what was published stays published."""
         published = self.db
         self.db = copy.deepcopy(backup)
         self.db.keysets, self.db.bundles = published.keysets, published.bundles
@@ -411,7 +411,7 @@ class Simulator:
             return _enrolled(known.id, given.envelope)
         code = self.db.codes.get(request.code)
         if code is None or self.now >= code.until or code.uses_left < 1 or self.db.held:
-            raise EnrollmentRefused("The code is not good for enrolling.")
+            raise EnrollmentRefused("The code cannot be used to enroll.")
         facts = self._facts(
             replace(
                 self._license_known(request.license_id),
@@ -498,7 +498,7 @@ class Simulator:
         return instance, verified
 
     def _license_known(self, license_id: str) -> Known:
-        """Return what is known of the license of this id, with nobody who asks."""
+        """Return what is known about the license with this id, without an instance."""
         current = self.db.licenses[-1][1]
         named = [each for each in self.db.licenses if each[1].license_id == license_id]
         payload = Envelope.parse(named[0][0]).payload if named else None
@@ -550,7 +550,7 @@ class Simulator:
         )
 
     def _give(self, instance: Instance, decided: NextLease) -> bytes:
-        """Sign a lease, keep it as the answer to its request and as the chain's head."""
+        """Sign a lease; store it as the answer to its request and as the chain's head."""
         lease = decided.lease
         envelope = self._sign(lease, self.db.lease_key)
         instance.head = decided.head
@@ -576,7 +576,7 @@ class Simulator:
 
 
 def _new_epoch(head: Head, request: Verified[LeaseRequest]) -> tuple[Head, Verified[LeaseRequest]]:
-    """Let whatever the router holds end its epoch: its next lease is the first of a new one."""
+    """End the epoch of the router's lease: its next lease is the first of a new one."""
     claim = request.document
     epoch = max(head.epoch, claim.prev_epoch) + 1
     begun = replace(head, epoch=epoch, seq=0, lease_sha256=claim.prev_sha256)

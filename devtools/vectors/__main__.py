@@ -86,7 +86,7 @@ def test_keys_file() -> bytes:
     ]
     note = (
         "TEST KEYS. Their seeds are published here, so whoever reads this can sign with them; "
-        f"release builds refuse them. Seed: SHA-256 of '{SEED_TEXT}' and the name."
+        f"distributions refuse them. Seed: SHA-256 of '{SEED_TEXT}' and the name."
     )
     return _text({"note": note, "keys": keys})
 

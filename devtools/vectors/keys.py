@@ -1,6 +1,6 @@
 """TEST KEYS, made from published seeds. Anybody who reads this file can sign with them.
 
-Release builds refuse them by key id: see `router.documents.test_keys`.
+Distributions refuse them by key id: see `router.documents.test_keys`.
 """
 
 import hashlib

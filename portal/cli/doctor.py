@@ -10,14 +10,14 @@ from portal.cli.output import show
 from portal.cli.wired import COMMAND, wired
 from portal.config import PROCESSES, BadSetting, load_settings
 from portal.db.session import Database, make_engine
-from portal.services.health import Finding, check_schema, findings
+from portal.services.health import Finding, check_issued, check_schema, findings
 
-ALL_KEYS = ("license", "lease", "revocation")
+ALL_KEYS = ("license", "lease", "revocation", "seal")
 KEYS_OF_WEB = ("lease",)
 NOT_WELL = 7
 
 
-def _examine(process: str | None) -> list[Finding]:
+def _examine(process: str | None, *, licenses: bool) -> list[Finding]:
     try:
         settings = load_settings()
         settings.read_secrets(process)
@@ -36,6 +36,9 @@ def _examine(process: str | None) -> list[Finding]:
     if schema.well:
         with wired().transactions.reading(COMMAND) as context:
             found += findings(context, KEYS_OF_WEB if process == "web" else ALL_KEYS)
+            if licenses:
+                found = [each for each in found if each.name != "licenses"]
+                found.append(check_issued(context))
     return found
 
 
@@ -45,16 +48,19 @@ def _examine(process: str | None) -> list[Finding]:
     type=click.Choice(PROCESSES),
     help="Expect only the secrets and keys of this process. Default: all of them.",
 )
+@click.option(
+    "--licenses", is_flag=True, help="Verify and compute anew every license and bundle, too."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(role: str | None, as_json: bool) -> None:
-    """Check settings, secrets, database, keys, clock, worker, audit and mail."""
-    found = _examine(role)
+def doctor(role: str | None, licenses: bool, as_json: bool) -> None:
+    """Check settings, secrets, database, keys, clock, worker, audit, custody and mail."""
+    found = _examine(role, licenses=licenses)
     well = all(finding.well for finding in found)
     result: dict[str, Any] = {
-        "status": "well" if well else "not well",
+        "status": "healthy" if well else "unhealthy",
         "checks": [
             {
-                "result": "ok" if finding.well else "NOT WELL",
+                "result": "ok" if finding.well else "FAILED",
                 "name": finding.name,
                 "detail": finding.detail,
             }

@@ -9,13 +9,27 @@ import click
 from licensing.errors import MalformedPayload
 from licensing.keys import PublicKey
 from portal.cli.output import json_option
-from portal.cli.wired import COMMAND, transactions, wired
+from portal.cli.wired import COMMAND, parse_duration, transactions, wired
 from portal.domain.errors import Conflict, Invalid
 from portal.domain.ports import NewKey
+from portal.services.acts import machinery
+from portal.services.acts.keys import (
+    COMPROMISE_KEY,
+    RETIRE_KEY,
+    ROTATE_KEY,
+    CompromiseKey,
+    RetireKey,
+    RotateKey,
+    order_of,
+)
+from portal.services.acts.kinds import Ask, Kind, Params
 from portal.services.audit_seals import check_anchors, verify_chain
 from portal.services.bundles import bundle_facts, publish_bundle, published_bundle
+from portal.services.key_changes import run_order
 from portal.services.key_readiness import readiness
 from portal.services.keys import add_key, init_keys, list_keys, published_keyset
+from portal.services.seals import init_seal
+from portal.services.staff import find_staff, require_staff_permission
 
 
 @click.group()
@@ -24,12 +38,16 @@ def keys() -> None:
 
 
 @keys.command("init")
+@click.option(
+    "--new-seal-key", is_flag=True, help="The seal key is lost for good: begin with another."
+)
 @json_option
-def keys_init() -> dict[str, Any]:
-    """Create the root, one key for each role and the first keyset, unless they exist."""
+def keys_init(new_seal_key: bool) -> dict[str, Any]:
+    """Create what is missing: root, one key of each role, first keyset and seal key."""
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
+        init_seal(context, wiring.custody, anew=new_seal_key)
     return {"keyset_version": keyset.version}
 
 
@@ -75,6 +93,77 @@ def keys_list() -> dict[str, Any]:
                 for key in list_keys(context).keys
             ]
         }
+
+
+_BY = click.option("--by", required=True, help="A staff person's id or e-mail address.")
+
+
+@keys.command("rotate")
+@click.option("--role", required=True, help="license, lease, revocation or root.")
+@click.option("--activate-in", default="14d", show_default=True, help="Such as 14d; 0s: at once.")
+@click.option("--reason", default="Rotation.", show_default=True)
+@_BY
+@json_option
+def keys_rotate(role: str, activate_in: str, reason: str, by: str) -> dict[str, Any]:
+    """Propose the next key of a role; a second person approves it."""
+    seconds = 0 if activate_in == "0s" else parse_duration(activate_in)
+    return _propose(ROTATE_KEY, role, RotateKey(activate_in_s=seconds), reason, by)
+
+
+@keys.command("retire")
+@click.argument("keyid")
+@click.option("--anyway", is_flag=True, help="Although known routers lack the keyset.")
+@click.option("--reason", help="Needed with --anyway.")
+@_BY
+@json_option
+def keys_retire(keyid: str, reason: str | None, by: str, *, anyway: bool) -> dict[str, Any]:
+    """Propose that a key signs no more; a second person approves it."""
+    if anyway and not reason:
+        raise Invalid("Say why the key is retired anyway.", field="reason")
+    reason = reason or "Its successor signs."
+    return _propose(RETIRE_KEY, keyid, RetireKey(anyway=anyway), reason, by)
+
+
+@keys.command("compromise")
+@click.argument("keyid")
+@click.option("--reason", required=True)
+@_BY
+@json_option
+def keys_compromise(keyid: str, reason: str, by: str) -> dict[str, Any]:
+    """Say that a key is compromised: it signs nothing from now on, until that is decided."""
+    return _propose(COMPROMISE_KEY, keyid, CompromiseKey(), reason, by)
+
+
+def _propose(kind: Kind, subject: str, params: Params, reason: str, by: str) -> dict[str, Any]:
+    with transactions().writing(COMMAND) as context:
+        person = find_staff(context, by)
+        require_staff_permission(context, person, kind.permission)
+        ask = Ask(subject_id=subject, params=params, reason=reason, by=person.id)
+        act = machinery.submit(context, kind, ask)
+        return {"act_id": act.id, "status": act.state.value}
+
+
+@keys.command("run")
+@click.argument("act_id")
+@json_option
+def keys_run(act_id: str) -> dict[str, Any]:
+    """Run an approved key change; an interrupted one goes on. Needs the root."""
+    wiring = wired()
+    with wiring.transactions.reading(COMMAND) as context:
+        order = order_of(machinery.find_act(context, act_id))
+    outcome = run_order(wiring.transactions, wiring.signers, order, COMMAND)
+    facts: dict[str, Any] = {"keyset_version": outcome.keyset_version, "keyid": outcome.keyid}
+    if order.kind == "compromise-key":
+        facts["licenses"] = [
+            {
+                "license_id": each.license_id,
+                "replaces": each.replaces,
+                "deployment_id": each.deployment_id,
+                "mode": each.mode,
+            }
+            for each in outcome.licenses
+        ]
+    return facts
 
 
 @keys.command("readiness")

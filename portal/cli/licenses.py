@@ -12,7 +12,7 @@ from portal.cli.wired import COMMAND, parse_duration, parse_limits, transactions
 from portal.domain.catalog import fill_terms
 from portal.domain.errors import Conflict
 from portal.domain.roles import ENTITLEMENTS_APPROVE
-from portal.domain.terms import Mode, Terms
+from portal.domain.terms import Mode, Terms, canonical_terms
 from portal.services.downloads import LICENSE_JSON, license_summary, record_download
 from portal.services.enrollments import create_enrollment_code
 from portal.services.entitlements import approve_entitlement, propose_entitlement
@@ -24,6 +24,7 @@ from portal.services.licenses import (
     request_issue,
     standing,
 )
+from portal.services.requests import announce_approval
 from portal.services.staff import find_staff, require_staff_permission
 
 
@@ -97,7 +98,9 @@ def entitlement_approve(entitlement_id: str, by: str) -> dict[str, Any]:
         person = find_staff(context, by)
         require_staff_permission(context, person, ENTITLEMENTS_APPROVE)
         approved = approve_entitlement(context, entitlement_id, approved_by=person.id)
-    return {"entitlement_id": approved.id, "status": approved.state}
+        announce_approval(context, approved)
+        terms = canonical_terms(approved.terms).decode()
+    return {"entitlement_id": approved.id, "status": approved.state, "terms": terms}
 
 
 @click.group("license")

@@ -12,6 +12,7 @@ import click
 
 from portal.cli.accounts import account, deployment, staff
 from portal.cli.acts import act_
+from portal.cli.custody import custody
 from portal.cli.doctor import doctor
 from portal.cli.keys import audit, bundle, keys
 from portal.cli.licenses import enrollment_code, entitlement, instance, license_
@@ -26,6 +27,7 @@ from portal.resources import GUNICORN_CONFIG, ROOT
 from portal.services.bundles import publish_bundle
 from portal.services.context import SYSTEM
 from portal.services.keys import init_keys, refuse_misplaced_keys
+from portal.services.seals import init_seal
 
 
 @click.group(cls=SpeakingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +40,7 @@ for command in (
     act_,
     audit,
     bundle,
+    custody,
     deployment,
     doctor,
     enrollment_code,
@@ -63,6 +66,7 @@ def init(dev: bool) -> dict[str, Any]:
     wiring = wired()
     with wiring.transactions.writing(COMMAND) as context:
         keyset = init_keys(context, wiring.signers)
+        init_seal(context, wiring.custody)
     publish_bundle(wiring.transactions, COMMAND, only_if_due=True)
     return {
         "data_dir": str(settings.data_dir),

@@ -24,7 +24,7 @@ UNDECIDED: Final = 7
 
 
 class SpeakingGroup(click.Group):
-    """The `portal` command: with `--json` it reports usage errors as JSON, too."""
+    """The `portal` command; with `--json` it reports usage errors as JSON, too."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> NoReturn:
         """Run the command and exit with its code."""

@@ -11,7 +11,7 @@ import click
 from portal.config import Settings, load_settings
 from portal.db.session import Database
 from portal.domain.errors import Invalid
-from portal.domain.ports import KeyMaker
+from portal.domain.ports import KeyMaker, SealMaker
 from portal.services.context import Actor, Transactions
 
 COMMAND: Final = Actor("command")
@@ -38,6 +38,11 @@ class Wired(Protocol):
     @property
     def signers(self) -> KeyMaker:
         """Creates keys."""
+        ...
+
+    @property
+    def custody(self) -> SealMaker:
+        """Creates the seal key."""
         ...
 
 

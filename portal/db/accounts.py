@@ -17,9 +17,9 @@ class Account(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     email_domain: Mapped[str | None] = mapped_column(index=True)
-    """The domain of its first owner's address, lower case; None for accounts staff made without."""
+    """The domain of its first owner's address, in lower case; None if staff named no owner."""
     registrable_domain: Mapped[str | None] = mapped_column(index=True)
-    """The registrable part of it by the public-suffix list."""
+    """Its registrable part by the public-suffix list."""
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 
@@ -39,6 +39,8 @@ class Member(Base):
     role: Mapped[str]
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
+    reminders_off_at: Mapped[datetime | None]
+    """When the person declined this account's reminders; None: they get them."""
 
 
 def lock_account(session: Session, account_id: str) -> Account | None:

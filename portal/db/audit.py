@@ -1,4 +1,4 @@
-"""The audit trail: rows written with the act, and seals that chain committed rows.
+"""The audit trail: rows written together with the act, and seals that chain committed rows.
 
 The database itself refuses UPDATE and DELETE on all three tables (see the first migration).
 """
@@ -22,12 +22,13 @@ class AuditRow(Base):
     __table_args__ = (
         one_of("actor_kind", "person", "staff", "system", "command", "instance", "anonymous"),
         Index("ix_audit_rows_subject", "subject_kind", "subject_id"),
+        Index("ix_audit_rows_action_at", "action", "at"),
     )
 
     id: Mapped[int] = mapped_column(RowNumber, primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
     action: Mapped[str]
-    """Noun and verb in the past: `license.issued`, `request.approved`."""
+    """A noun and a past participle: `license.issued`, `request.approved`."""
     actor_kind: Mapped[str]
     actor_id: Mapped[str | None]
     account_id: Mapped[str | None] = mapped_column(index=True)
@@ -44,7 +45,7 @@ class AuditSeal(Base):
 
     `seal_sha256` covers the number, the instant, the digest of the sealed rows, the range of lease
     rows with their digest, and the seal before it. It leaves out `settled_to`, which only saves the
-    sealer work: the check of the chain holds it against the rows themselves.
+    sealer work; the check of the chain compares it with the rows themselves.
     """
 
     __tablename__ = "audit_seals"
@@ -63,7 +64,7 @@ class AuditSeal(Base):
 
 
 class SealedRow(Base):
-    """Says which seal covers an audit row."""
+    """Which seal covers an audit row."""
 
     __tablename__ = "sealed_rows"
 
@@ -74,12 +75,12 @@ class SealedRow(Base):
 
 
 def newest_seal(session: Session) -> AuditSeal | None:
-    """Return the last link of the chain."""
+    """Return the last seal of the chain."""
     return session.scalar(select(AuditSeal).order_by(AuditSeal.number.desc()).limit(1))
 
 
 def append_seal(session: Session, seal: AuditSeal, row_ids: Sequence[int]) -> bool:
-    """Add a seal over these audit rows; False when another one already has its number."""
+    """Add a seal over these audit rows; False if another seal already has its number."""
     newest = newest_seal(session)
     if (0 if newest is None else newest.number) != seal.number - 1:
         return False

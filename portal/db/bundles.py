@@ -16,7 +16,7 @@ class Bundle(Base):
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     payload_sha256: Mapped[str]
     entries_sha256: Mapped[str]
-    """Of the entries alone: says whether a new version would tell anything new."""
+    """Of the entries alone: tells whether a new version would differ."""
     envelope: Mapped[bytes] = mapped_column(LargeBinary)
     key_id: Mapped[str]
     issued_at: Mapped[datetime]
@@ -29,9 +29,9 @@ def latest_bundle(session: Session) -> Bundle | None:
 
 
 def hold_publishing(session: Session) -> int | None:
-    """Keep other publishers of bundles waiting until the commit; return the newest version."""
+    """Make other publishers of bundles wait until the commit; return the newest version."""
     session.execute(
         select(Bundle.version).order_by(Bundle.version.desc()).limit(1).with_for_update()
     )
-    # Asked again: whoever held the lock before has published one since.
+    # Read again: the previous holder of the lock may have published one.
     return session.scalar(select(func.max(Bundle.version)))

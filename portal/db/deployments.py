@@ -1,4 +1,4 @@
-"""Deployments: installations a customer runs, each owning a line of licenses."""
+"""Deployments: installations that customers run, each with its line of licenses."""
 
 from datetime import datetime
 
@@ -21,11 +21,15 @@ class Deployment(Base):
 
 
 def lock_deployment(session: Session, deployment_id: str) -> Deployment | None:
-    """Read a deployment and hold its row until the unit of work ends."""
+    """Read a deployment and hold its row until the unit of work ends.
+
+    Its key is not held: whoever writes rows that refer to it goes on, so that two units that hold
+    an account and a deployment of it never wait for each other.
+    """
     return session.scalar(
         select(Deployment)
         .where(Deployment.id == deployment_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
 

@@ -1,9 +1,9 @@
-"""Statements that are given straight to PostgreSQL's driver, for the few that run all the time.
+"""Statements sent directly to PostgreSQL's driver, for the few that run all the time.
 
-Invariants: SQLAlchemy compiles the statement, once; it stays the one who makes, lends and replaces
-connections, and the one whose errors are raised. Nothing is committed or rolled back here: in a
-transaction's session the statement is part of that transaction, in a `StatementSession` it is one
-by itself.
+Invariants: SQLAlchemy compiles the statement, once. It still opens, lends and replaces the
+connections, and its errors are raised. Nothing is committed or rolled back here: in a transaction's
+session the statement is part of that transaction, in a `StatementSession` it is a transaction of
+its own.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 
 class StatementSession(Session):
-    """A session outside of any transaction: each statement is one of its own."""
+    """A session outside any transaction: each statement is a transaction of its own."""
 
 
 class DirectStatement:
-    """A statement that is compiled once and given straight to PostgreSQL's driver.
+    """A statement that is compiled once and sent directly to PostgreSQL's driver.
 
-    For the few that run so often that what SQLAlchemy does around each execution would cost more
-    than the database's own work. Values go in and rows come out as the driver has them. In a unit
-    of statements it holds a connection just while it runs.
+    For the few statements that run so often that SQLAlchemy's work around each execution would cost
+    more than the database's. Values and rows are those of the driver. In a unit of statements, it
+    holds a connection only while it runs.
     """
 
     def __init__(self, statement: Executable) -> None:

@@ -9,7 +9,7 @@ from portal.db.base import Base
 
 
 class FormDraft(Base):
-    """What a person had typed when their session ended, kept for an hour to be given back."""
+    """What a person had typed when their session ended, kept for an hour."""
 
     __tablename__ = "form_drafts"
 

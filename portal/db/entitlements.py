@@ -1,4 +1,4 @@
-"""Entitlements: the approved records licenses are issued from."""
+"""Entitlements: the approved records that licenses are issued from."""
 
 from datetime import datetime
 from typing import Any
@@ -34,7 +34,7 @@ class Entitlement(Base):
     reason: Mapped[str]
     created_at: Mapped[datetime]
     created_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
-    """The staff person who proposed it; None for what a policy or a payment made."""
+    """The staff person who proposed it; None if a policy or a payment did."""
     approved_at: Mapped[datetime | None]
     approved_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     start_by_at: Mapped[datetime | None]
@@ -53,7 +53,7 @@ class Entitlement(Base):
 
     @hybrid_property
     def state(self) -> EntitlementState:
-        """How far it has come."""
+        """Its state."""
         if self.ended_at is not None:
             return EntitlementState.ENDED
         if self.starts_at is not None:

@@ -1,4 +1,4 @@
-"""Signs of life of the worker's parts."""
+"""Signs of life from the worker's parts."""
 
 from datetime import datetime
 
@@ -19,7 +19,7 @@ class Heartbeat(Base):
 
 
 def beat(session: Session, name: str, at: datetime) -> None:
-    """Note that this part of the worker works."""
+    """Record that this part of the worker works."""
     postgres = session.get_bind().dialect.name == "postgresql"
     insert = (postgresql.insert if postgres else sqlite.insert)(Heartbeat)
     session.execute(

@@ -44,9 +44,9 @@ class Instance(Base):
     released_at: Mapped[datetime | None]
     retired_at: Mapped[datetime | None]
     slot_free_at: Mapped[datetime | None]
-    """From when on a released or retired instance holds no slot; None while it is in use."""
+    """When a released or retired instance gives its slot up; None while it is in use."""
 
-    # What it last said.
+    # From its last request.
     software: Mapped[str]
     boot_id: Mapped[str | None]
     last_seen_at: Mapped[datetime]
@@ -67,7 +67,7 @@ class Instance(Base):
     lease_grace_until_at: Mapped[datetime]
     lease_budget_id: Mapped[str | None]
     lease_tokens_total: Mapped[int] = mapped_column(BigInteger, default=0)
-    """What the current lease lets this instance use of that budget in all."""
+    """How much of that budget the current lease lets this instance use in all."""
     renew_earliest_at: Mapped[datetime]
     renew_latest_at: Mapped[datetime]
 

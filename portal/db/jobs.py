@@ -11,7 +11,7 @@ from portal.db.types import RowNumber
 
 
 class Job(Base):
-    """One piece of work. Done, it has `done_at`; given up, `parked_at` and its last error."""
+    """One piece of work. `done_at` is set once it is done; `parked_at` if it was given up."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -34,7 +34,7 @@ class Job(Base):
 
 
 def due_jobs(session: Session, at: datetime, most: int) -> list[int]:
-    """Return the ids of jobs that may be claimed now, the longest due first."""
+    """Return the ids of jobs that may be claimed now, longest overdue first."""
     return list(
         session.scalars(
             select(Job.id)
@@ -51,7 +51,7 @@ def due_jobs(session: Session, at: datetime, most: int) -> list[int]:
 
 
 def claim_job(session: Session, job_id: int, worker: str, at: datetime, until: datetime) -> bool:
-    """Claim a job by a conditional UPDATE; False when another worker has it."""
+    """Claim a job by a conditional UPDATE; False if another worker has it."""
     claimed = session.execute(
         update(Job)
         .where(

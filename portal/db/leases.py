@@ -1,8 +1,8 @@
-"""Leases: the record of every renewal, and the answer to give again when it is asked again.
+"""Leases: the record of every renewal, and the answer to repeat if the request is repeated.
 
 A renewal is two statements: `read_head` reads all it depends on, `advance` moves the chain and
-inserts the lease in one statement that only succeeds while the head is still the one that was read.
-So no lock is held while a lease is verified and signed, and of two racing requests one wins.
+inserts the lease in one statement that only succeeds if the head is still the one that was read. So
+no lock is held while a lease is verified and signed, and one of two racing requests wins.
 """
 
 from dataclasses import fields
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Lease(Base):
-    """One lease. The envelope is the stored answer; it is emptied after 90 days, the row stays."""
+    """One lease. The envelope is the stored answer; it is removed after 90 days, the row stays."""
 
     __tablename__ = "leases"
     __table_args__ = (
@@ -67,7 +67,7 @@ _LICENSES = cast(Table, License.__table__)
 _LEASES = cast(Table, Lease.__table__)
 
 HEAD_COLUMNS: Final = tuple(field.name for field in fields(Head))
-"""Of the instances' table: what one renewal reads and the next one writes."""
+"""Columns of the instances that a renewal reads and writes."""
 
 
 def _newest(
@@ -107,7 +107,7 @@ _KNOWN: Final[dict[str, ColumnElement[Any]]] = {
     "keyset_sha256": _newest(KeysetVersion.payload_sha256, KeysetVersion.version),
     "has_stopped_keys": exists().where(SigningKey.stopped_at.is_not(None)),
 }
-"""Where each fact of `Known` stands."""
+"""The column of each fact of `Known`."""
 
 _READ = (
     select(
@@ -129,9 +129,9 @@ _DIRECT_READ = DirectStatement(_READ)
 def read_head(
     session: Session, keyid: str, request_id: str, license_id: str
 ) -> tuple[Head, Known] | None:
-    """Read, in one statement, all that the answer to a lease request depends on.
+    """Read, in one statement, everything that the answer to a lease request depends on.
 
-    Returns the chain's head and what else is known, or None when no instance has the key.
+    Returns the chain's head and what else is known, or None if no instance has the key.
     """
     names = {"signer_keyid": keyid, "request_id": request_id, "named_license_id": license_id}
     if session.get_bind().dialect.name == "postgresql":
@@ -160,7 +160,7 @@ _MOVE = (
     .where(
         _INSTANCES.c.id == bindparam("at_instance"),
         _INSTANCES.c.lease_sha256 == bindparam("read_sha256"),
-        # An instance that was given up meanwhile keeps that.
+        # An instance that was given up in the meantime stays given up.
         _INSTANCES.c.slot_free_at.is_not_distinct_from(
             bindparam("read_slot_free_at", type_=_INSTANCES.c.slot_free_at.type)
         ),
@@ -177,11 +177,11 @@ _INSERT = insert(_LEASES).values(_NEW)
 
 
 class ChainMoved(Exception):
-    """Between reading and writing the chain moved, was given up, or this request was answered."""
+    """Between reading and writing, the chain moved or was given up, or the request was answered."""
 
 
 def lease_row(decided: NextLease, envelope: bytes) -> dict[str, Any]:
-    """Return the row of a lease that was signed."""
+    """Return the row for a signed lease."""
     lease, head = decided.lease, decided.head
     return {
         "id": lease.lease_id,
@@ -201,8 +201,7 @@ def advance(session: Session, read: Head, decided: NextLease, envelope: bytes) -
     """Move an instance's head from the one that was read, and insert its lease.
 
     Raises:
-        ChainMoved: the head is not as it was read, or the request was answered meanwhile; nothing
-            is written.
+        ChainMoved: the head has changed, or the request has been answered; nothing is written.
     """
     row = lease_row(decided, envelope)
     values = {

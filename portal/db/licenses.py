@@ -1,4 +1,4 @@
-"""Licenses: each line of signed files a deployment was given."""
+"""Licenses: the signed files of each deployment, in a line."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -17,17 +17,17 @@ from portal.domain.terms import Mode
 
 
 class License(Base):
-    """One license, from the wish to issue it to its end.
+    """One license, from the order to issue it to its end.
 
-    The payload is stored before it is signed and never changes; the envelope is stored once. So
-    whoever resumes after a crash signs the same bytes. What the license is at an instant is not
-    stored: `portal.domain.standing` says it.
+    The payload is stored before it is signed and never changes; the envelope is stored once. So the
+    same bytes are signed again after a crash. The license's standing is not stored; see
+    `portal.domain.standing`.
 
-    What stands beside the payload and could be read from it is there for queries: `sku` is searched
-    and `mode` shown before there is a payload, `revision` is unique in its line, the newest
-    `issued_at` and the coming `expires_at` are looked for, files are found by `file_sha256`, and
-    `payload_sha256` is compared in the one statement of a renewal. For the same statement
-    `superseded_by` names the license whose payload supersedes this one.
+    Some columns repeat facts of the payload for the sake of queries: `sku` is searched and `mode`
+    shown before there is a payload, `revision` is unique in its line, the newest `issued_at` and
+    the next `expires_at` are searched, files are found by `file_sha256`, and a renewal's one
+    statement compares `payload_sha256`. For the same statement, `superseded_by` names the license
+    whose payload supersedes this one.
     """
 
     __tablename__ = "licenses"
@@ -43,9 +43,9 @@ class License(Base):
     deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), index=True)
     entitlement_id: Mapped[str] = mapped_column(ForeignKey("entitlements.id"), index=True)
     issue_key: Mapped[str]
-    """Names the cause, so that one cause issues one license however often it is retried."""
+    """The cause of issuing; one cause issues one license, however often it is retried."""
     sku: Mapped[str]
-    """The entitlement's until the payload is fixed, like the mode."""
+    """The entitlement's until the payload is fixed, as is the mode."""
     mode: Mapped[Mode]
     created_at: Mapped[datetime]
     """When issuing was asked for."""
@@ -79,7 +79,7 @@ class License(Base):
 
     @property
     def document(self) -> LicensePayload | None:
-        """What the license says; None until its payload is fixed."""
+        """The license's payload; None until it is fixed."""
         return None if self.payload is None else parse_license(self.payload)
 
     @property
@@ -89,12 +89,12 @@ class License(Base):
 
     @property
     def not_before_at(self) -> datetime | None:
-        """When it begins to count; None until its payload is fixed."""
+        """When it becomes valid; None until its payload is fixed."""
         document = self.document
         return None if document is None else datetime.fromtimestamp(document.not_before_at, UTC)
 
     def facts(self, *, is_held: bool) -> LicenseFacts:
-        """Return what its standing depends on."""
+        """Return the facts its standing depends on."""
         return LicenseFacts(
             released_at=self.released_at,
             not_before_at=self.not_before_at,
@@ -157,7 +157,7 @@ def open_holds(session: Session, deployment_id: str) -> list[Hold]:
 
 
 _NEWEST_FIRST = (License.revision.desc().nulls_first(), License.created_at.desc())
-"""A license that is still issuing has no revision yet and comes before all others."""
+"""A license that is still issuing has no revision yet and comes first."""
 
 
 def licenses_of(session: Session, deployment_id: str) -> list[License]:
@@ -182,7 +182,7 @@ def newest_licenses(session: Session, account_id: str) -> dict[str, License]:
 
 
 def current_license(session: Session, deployment_id: str) -> License | None:
-    """Return the released license of highest revision, whatever became of it."""
+    """Return the published license with the highest revision, whatever its standing."""
     return session.scalar(
         select(License)
         .where(License.deployment_id == deployment_id, License.released_at.is_not(None))

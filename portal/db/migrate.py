@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this code, and saying whether it is there.
+"""Migrating a database to the schema of this code, and checking whether it has it.
 
 The scripts are in `migrations/`.
 """
@@ -21,7 +21,7 @@ def _config() -> Config:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Run every migration up to `revision`; already run ones are passed over."""
+    """Run every migration up to `revision` that has not run yet."""
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -45,13 +45,13 @@ def head() -> str:
 
 
 def current(engine: Engine) -> str | None:
-    """Return the revision the database is at; None for an empty one."""
+    """Return the database's revision; None for an empty database."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def differences(engine: Engine) -> list[object]:
-    """Return what the models have and the migrated schema lacks, or the reverse."""
+    """Return the differences between the models and the migrated schema."""
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}

@@ -22,7 +22,7 @@ class Person(Base):
     """The address as compared: lower case."""
     name: Mapped[str]
     company: Mapped[str | None]
-    """What a customer said at sign-up; the account made at confirmation bears this name."""
+    """Given at sign-up; the account that is created at confirmation gets this name."""
     password_hash: Mapped[str | None]
     """None until the person has set a password."""
     created_at: Mapped[datetime]
@@ -43,12 +43,12 @@ class StaffRole(Base):
 
 
 def person_by_email(session: Session, email: str) -> Person | None:
-    """Find the person of this address, compared without case."""
+    """Find the person with this address, ignoring case."""
     return session.scalar(select(Person).where(Person.email == email.strip().lower()))
 
 
 def people_of(session: Session, person_ids: Collection[str | None]) -> dict[str, Person]:
-    """Return these people by id; what is None or nobody's id is left out."""
+    """Return these people by id; None and unknown ids are left out."""
     wanted = {each for each in person_ids if each is not None}
     return {each.id: each for each in session.scalars(select(Person).where(Person.id.in_(wanted)))}
 

@@ -1,4 +1,4 @@
-"""Requests: what customers ask staff for, and what was said about them."""
+"""Requests: what customers ask staff for, and the messages about it."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from portal.domain.terms import Terms
 
 
 class Request(Base):
-    """One request. `asked` is never changed; what was granted instead stands in `granted`."""
+    """One request. `asked` never changes; the terms that were granted are in `granted`."""
 
     __tablename__ = "requests"
     __table_args__ = (
@@ -31,23 +31,23 @@ class Request(Base):
     """Who asked."""
     email_domain: Mapped[str | None]
     registrable_domain: Mapped[str | None] = mapped_column(index=True)
-    """Of the person's address when they asked: the cap per domain counts these."""
+    """Of the person's address when they asked; the cap per domain counts these."""
     background: Mapped[Background]
-    """What the customer said beside the terms."""
+    """What the customer said besides the terms."""
     asked: Mapped[Terms]
     granted: Mapped[Terms | None]
     """What was granted, by staff or by the policy; the entitlement may be amended later."""
     policy: Mapped[dict[str, Any]]
-    """What the policy said: `granted` and `reasons`."""
+    """The policy's decision: `granted` and `reasons`."""
     created_at: Mapped[datetime]
     promised_at: Mapped[datetime]
-    """When the customer was told to have an answer by."""
+    """When an answer was promised by."""
     taken_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[str | None] = mapped_column(ForeignKey("people.id"))
-    """None on a decided request: the policy decided."""
+    """None on a decided request means that the policy decided."""
     decision_note: Mapped[str | None]
-    """The words to the customer."""
+    """The message to the customer."""
 
 
 class RequestMessage(Base):

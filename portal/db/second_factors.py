@@ -1,4 +1,4 @@
-"""How people prove who they are besides a password: a TOTP secret, and recovery codes."""
+"""How people prove who they are besides a password: a TOTP secret and recovery codes."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from portal.db.base import Base
 
 
 class SecondFactor(Base):
-    """A person's TOTP secret, encrypted for this row; it counts once it was confirmed."""
+    """A person's TOTP secret, encrypted for this row; it counts once it is confirmed."""
 
     __tablename__ = "second_factors"
 
@@ -18,11 +18,11 @@ class SecondFactor(Base):
     created_at: Mapped[datetime]
     confirmed_at: Mapped[datetime | None]
     last_step: Mapped[int] = mapped_column(default=0)
-    """The newest time step that was used; it and older ones are dead."""
+    """The newest time step that was used; it and older ones no longer work."""
 
 
 class RecoveryCode(Base):
-    """One single-use code that stands in for a lost second factor."""
+    """One single-use code that replaces a lost second factor."""
 
     __tablename__ = "recovery_codes"
 

@@ -3,8 +3,8 @@
 Invariants: one unit of work is one transaction; it commits when its block returns and rolls back
 when it raises. On SQLite a reading unit begins deferred and a writing one immediate, so that two
 writers queue at the start instead of failing half-way; the file is in WAL mode with
-`synchronous=FULL`. On PostgreSQL a reading unit is READ ONLY. A pooled connection that was not used
-for a second is asked whether it still lives before it is used.
+`synchronous=FULL`. On PostgreSQL a reading unit is READ ONLY. A pooled connection that was idle for
+a second is tested before it is used.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from portal.db.direct import StatementSession
 
 POOL_SIZE = 10
-"""Connections a process keeps: one for each thread of a web worker, and two to spare."""
+"""Connections a process keeps: one for each thread of a web worker, and two spare ones."""
 FRESH_S = 1.0
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
@@ -40,8 +40,8 @@ SQLITE_BUSY_TIMEOUT_MS = 15_000
 def make_engine(url: str, *, fresh_s: float = FRESH_S) -> Engine:
     """Open a pool for `url` (`sqlite:///path` or `postgresql+psycopg://…`).
 
-    A connection that the server closed is seen to be closed; one that was idle for `fresh_s`
-    seconds is asked whether it lives before it is used.
+    A connection that the server has closed is noticed; one that was idle for `fresh_s` seconds is
+    tested before it is used.
 
     Raises:
         ValueError: the URL names another kind of database.
@@ -100,20 +100,20 @@ def _sqlite(url: str) -> Engine:
     engine = create_engine(
         url,
         pool_size=20,
-        # Errors end up in logs and in rows of jobs; values must not.
+        # Errors end up in logs and job rows; values must not.
         hide_parameters=True,
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
-        # The driver's own implicit BEGIN is switched off: the hook below says which kind it is.
+        # The driver's implicit BEGIN is switched off: the hook below chooses the kind.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        # Otherwise REPLACE removes rows without asking the triggers that refuse it.
+        # Otherwise REPLACE removes rows without running the triggers that refuse it.
         cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.close()
 
@@ -160,8 +160,8 @@ class Database:
     def statements(self) -> Iterator[Session]:
         """Open a unit in which, on PostgreSQL, each statement is a transaction of its own.
 
-        For work that is one writing statement whose condition names all that was read before. It
-        saves the round trips of BEGIN and COMMIT. SQLite has no round trips: there it is `writing`.
+        For work whose only writing statement has a condition on everything that was read before. It
+        saves the round trips of BEGIN and COMMIT. SQLite has none, so there it is `writing`.
         """
         if not self.is_postgresql:
             with self.writing() as session:

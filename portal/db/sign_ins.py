@@ -16,10 +16,10 @@ class SignIn(Base):
 
     token_sha256: Mapped[str] = mapped_column(primary_key=True)
     public_id: Mapped[str] = mapped_column(unique=True)
-    """Names the row on pages, where the token must not stand."""
+    """Names the row on pages, where the token must not appear."""
     person_id: Mapped[str] = mapped_column(ForeignKey("people.id"))
     account_id: Mapped[str | None] = mapped_column(ForeignKey("accounts.id"))
-    """The account a customer is looking at."""
+    """The account that a customer has chosen."""
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
     reauthenticated_at: Mapped[datetime]

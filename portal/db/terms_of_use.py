@@ -10,7 +10,7 @@ from portal.db.types import one_of
 
 
 class TermsOfUseAcceptance(Base):
-    """Who accepted which version of the terms of use, where."""
+    """Who accepted which version of the terms of use, and from where."""
 
     __tablename__ = "terms_of_use_acceptances"
     __table_args__ = (one_of("occasion", "sign-up", "request", "purchase"),)

@@ -1,4 +1,4 @@
-"""Turns: one unit of work at a time does what a name stands for.
+"""Turns: only one unit of work at a time holds the turn of a name.
 
 A turn is held from when it is taken until its unit ends. Nothing is stored for it: PostgreSQL keeps
 an advisory lock for the transaction, and on SQLite a writing unit has the whole database to itself.

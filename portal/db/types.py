@@ -13,7 +13,7 @@ JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "post
 """A JSON document; JSONB on PostgreSQL."""
 
 RowNumber = BigInteger().with_variant(Integer(), "sqlite")
-"""A number the database counts up itself (SQLite only does so for INTEGER PRIMARY KEY)."""
+"""A number that the database assigns (SQLite only does so for INTEGER PRIMARY KEY)."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -33,7 +33,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what the driver is given."""
+        """Return the value for the driver."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -42,14 +42,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Return what the code is given."""
+        """Return the value for the code."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class Word(TypeDecorator[StrEnum]):
-    """A word of an enumeration, kept as text; `one_of` constrains the column to its words."""
+    """A value of an enumeration, stored as text; `one_of` constrains the column to its values."""
 
     impl = String
     cache_ok = True
@@ -59,16 +59,16 @@ class Word(TypeDecorator[StrEnum]):
         self.words = words
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
-        """Return the word as text; another word is a ValueError."""
+        """Return the value as text; an unknown one is a ValueError."""
         return None if value is None else self.words(value).value
 
     def process_result_value(self, value: str | None, _dialect: Dialect) -> StrEnum | None:
-        """Return the word."""
+        """Return the value."""
         return None if value is None else self.words(value)
 
 
 class Stored(TypeDecorator[msgspec.Struct]):
-    """A frozen struct, kept as one JSON document that is checked when it is read.
+    """A frozen struct, stored as one JSON document that is checked when it is read.
 
     Raises:
         ValidationError: the document does not fit the struct.

@@ -25,7 +25,7 @@ class EmailAddress:
     text: str
     domain: str
     registrable_domain: str | None
-    """The part of the domain that was registered; None for a public suffix itself."""
+    """The registered part of the domain; None if the domain is itself a public suffix."""
 
     @property
     def is_free_mail(self) -> bool:
@@ -34,10 +34,10 @@ class EmailAddress:
 
 
 def parse_email(text: str) -> EmailAddress:
-    """Parse an address that somebody typed.
+    """Parse an address that a person typed.
 
     Raises:
-        Invalid: it is not an address that mail could reach.
+        Invalid: no mail could reach it.
     """
     try:
         parsed = validate_email(text.strip(), check_deliverability=False, test_environment=True)

@@ -21,7 +21,7 @@ class PortalError(Exception):
 
 
 class NotFound(PortalError):
-    """There is no such thing, or this person may not know of it; both answers look the same."""
+    """There is no such thing, or this person may not know of it. Both answers look the same."""
 
     code = "not-found"
     status = 404
@@ -64,6 +64,13 @@ class RateLimited(PortalError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unproved(PortalError):
+    """What shall be signed does not follow from a cause that the signer proved."""
+
+    code = "unproved"
+    status = 409
 
 
 class Unavailable(PortalError):

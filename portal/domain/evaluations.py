@@ -1,4 +1,4 @@
-"""The policy that decides whether an evaluation is granted without staff, over plain facts.
+"""The policy that decides whether an evaluation is granted without staff.
 
 Source: "evaluate" of the portal's flows.
 """
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 WORKING_HOURS_START: Final = 9
-"""UTC, on Monday to Friday."""
+"""UTC, Monday to Friday."""
 WORKING_HOURS_END: Final = 17
 
 
@@ -22,9 +22,9 @@ class Applicant:
     is_free_mail: bool
     is_denied: bool
     last_of_account: datetime | None
-    """When an evaluation was last granted to this account."""
+    """When this account was last granted an evaluation."""
     last_of_domain: datetime | None
-    """When one was last granted to anybody in this registrable domain."""
+    """When anybody in this registrable domain was last granted one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Decision:
 
     @property
     def granted(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether the evaluation is granted automatically."""
         return not self.reasons
 
 
@@ -64,7 +64,7 @@ def decide_evaluation(applicant: Applicant, at: datetime, interval: timedelta) -
 
 
 def promised_answer(at: datetime, within: timedelta) -> datetime:
-    """Return when a request made at `at` must have its answer: in working hours, UTC."""
+    """Return the deadline for answering a request made at `at`, counted in working hours (UTC)."""
     answer = at + within
     if answer.hour >= WORKING_HOURS_END:
         answer += timedelta(days=1)

@@ -39,7 +39,7 @@ class TooLarge(ProtocolError):
 
 
 class UnsupportedMediaType(ProtocolError):
-    """The body is not declared to be JSON."""
+    """The body is not declared as JSON."""
 
     code = "unsupported-media-type"
     status = 415
@@ -54,26 +54,26 @@ class UnknownInstance(ProtocolError):
     status = 401
     title = "No instance has this key"
     next_action = (
-        "Enroll again with a code from the deployment's page; the lease at hand stays good."
+        "Enroll again with a code from the deployment's page; the current lease stays valid."
     )
 
 
 class BadSignature(ProtocolError):
-    """The signature does not fit the content."""
+    """The signature does not match the content."""
 
     code = "bad-signature"
     status = 401
-    title = "The signature does not fit the content"
+    title = "The signature does not match the content"
     next_action = "Sign the exact payload bytes with the instance's key, or enroll again."
 
 
 class InvalidRequest(ProtocolError):
-    """The signed content breaks the schema of its document."""
+    """The signed content does not conform to its schema."""
 
     code = "invalid-request"
     status = 422
     title = "The signed content is not valid"
-    next_action = "Correct the value that is named and sign anew."
+    next_action = "Correct the named value and sign again."
 
 
 class WrongAudience(ProtocolError):
@@ -86,7 +86,7 @@ class WrongAudience(ProtocolError):
 
 
 class LicenseMismatch(ProtocolError):
-    """The named license is not one of the instance's deployment."""
+    """The named license does not belong to the instance's deployment."""
 
     code = "license-mismatch"
     status = 403
@@ -104,16 +104,16 @@ class InstancesExhausted(ProtocolError):
 
 
 class EnrollmentRefused(ProtocolError):
-    """The code, the key or the license does not permit enrolling."""
+    """The code, the key or the license does not permit enrollment."""
 
     code = "enrollment-refused"
     status = 403
     title = "Enrollment was refused"
-    next_action = "Make a new enrollment code on the deployment's page and enroll with a new key."
+    next_action = "Create a new enrollment code on the deployment's page and enroll with a new key."
 
 
 class KeyEnrolled(EnrollmentRefused):
-    """The key belongs to an instance that is beyond its enrollment, so no code can help it."""
+    """The key belongs to an instance that has finished its enrollment; no code can help it."""
 
     next_action = (
         "Enroll with a new key: name a new, empty directory with --state-dir, and use a code that "
@@ -122,21 +122,21 @@ class KeyEnrolled(EnrollmentRefused):
 
 
 class PreviousLeaseRequired(ProtocolError):
-    """The instance is ahead of this database."""
+    """The instance's lease is newer than any in this database."""
 
     code = "previous-lease-required"
     status = 409
     title = "The previous lease is needed"
-    next_action = "Send the same request again together with the lease at hand as prev_lease."
+    next_action = "Send the same request again, with the current lease as prev_lease."
 
 
 class RequestReplayed(ProtocolError):
-    """The request was answered so long ago that the answer is gone."""
+    """The request was answered so long ago that the answer is no longer kept."""
 
     code = "request-replayed"
     status = 409
     title = "This request was answered before"
-    next_action = "Ask with a new request id."
+    next_action = "Send a request with a new request id."
 
 
 REFUSALS: Final[tuple[type[ProtocolError], ...]] = (
@@ -153,4 +153,4 @@ REFUSALS: Final[tuple[type[ProtocolError], ...]] = (
     PreviousLeaseRequired,
     RequestReplayed,
 )
-"""Every refusal, in the order of their statuses' checks."""
+"""Every refusal, in the order in which they are checked."""

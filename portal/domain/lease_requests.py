@@ -32,7 +32,7 @@ D = TypeVar("D", bound=InstanceDocument)
 
 
 class Audience(Protocol):
-    """The origins whose requests a portal answers."""
+    """The origins a portal answers requests for."""
 
     @property
     def origin(self) -> str:
@@ -41,7 +41,7 @@ class Audience(Protocol):
 
     @property
     def former_origins(self) -> Collection[str]:
-        """Those it had before it moved."""
+        """The origins it had before it moved."""
         ...
 
 
@@ -56,7 +56,7 @@ def require_type(envelope: Envelope, model: type[InstanceDocument]) -> None:
 
 
 def named_ids(envelope: Envelope) -> tuple[str, str]:
-    """Return request id and license id of a lease request to look up; it is not verified yet.
+    """Return the request id and license id to look a lease request up by; nothing is verified yet.
 
     Raises:
         InvalidRequest: it is another kind of document.
@@ -67,7 +67,7 @@ def named_ids(envelope: Envelope) -> tuple[str, str]:
     except LicensingError:
         return "", ""
     found = (value.get("request_id"), value.get("license_id")) if isinstance(value, dict) else ()
-    # Half a surrogate or NUL cannot be sent to a database; such a payload is refused later.
+    # NUL or half a surrogate cannot be sent to a database; such a payload is refused later.
     texts = [each for each in found if isinstance(each, str) and each.isascii()]
     return (texts[0], texts[1]) if len(texts) == 2 and "\0" not in "".join(texts) else ("", "")
 
@@ -83,14 +83,14 @@ def verify_from_instance(
     """Verify a request of an enrolled instance, whose key was found by the request's key id.
 
     Raises:
-        BadSignature: the signature does not fit, or there are several.
-        InvalidRequest: it is another kind of document, or breaks its schema.
+        BadSignature: the signature does not match, or there are several.
+        InvalidRequest: it is another kind of document, or does not conform to its schema.
         WrongAudience: it was made for another portal.
-        UnknownInstance: it names another instance than its signer.
+        UnknownInstance: it names an instance other than its signer.
     """
     verified = _verified(lambda: verify_request(envelope, model, loaded_key(public_key)), audience)
     if verified.document.instance_id != instance_id:
-        raise UnknownInstance("instance_id is not that of the signing key.")
+        raise UnknownInstance("instance_id does not belong to the signing key.")
     return verified
 
 

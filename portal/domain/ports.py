@@ -1,7 +1,7 @@
 """What the portal needs from the outside, as Protocols. Gateways implement them; tests fake them.
 
-Invariant: nothing else in `domain`, `db` and `services` reaches outside the process, but for the
-database itself.
+Invariant: apart from the database, `domain`, `db` and `services` reach nothing outside the process
+except through these.
 """
 
 from collections.abc import Mapping
@@ -97,6 +97,70 @@ class Signers(Protocol):
         Raises:
             SignerUnavailable: this process may not use keys of this role, or cannot reach this one.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class SealSignature:
+    """One signature by a `seal` key."""
+
+    keyid: str
+    sig: bytes
+
+
+class Custody(Protocol):
+    """What a signer keeps for itself, out of the database's reach: its `seal` key and its memory.
+
+    A process that serves HTTP has none: each call refuses.
+    """
+
+    def seal(self, message: bytes) -> SealSignature:
+        """Sign with the seal key.
+
+        Raises:
+            SignerUnavailable: this process does not hold it.
+        """
+        ...
+
+    def is_sealed(self, message: bytes, signature: SealSignature) -> bool:
+        """Say whether one of the seal keys that are held here made this signature.
+
+        Raises:
+            SignerUnavailable: this process does not hold any.
+        """
+        ...
+
+    def recall(self, name: str) -> bytes | None:
+        """Return the document that was kept under a name; None when none was.
+
+        Raises:
+            SignerUnavailable: this process has no memory, or cannot read it.
+        """
+        ...
+
+    def keep(self, name: str, document: bytes) -> None:
+        """Keep a document under a name, in place of the one before; durable on return.
+
+        Raises:
+            SignerUnavailable: this process has no memory, or cannot write it.
+        """
+        ...
+
+
+class SealMaker(Protocol):
+    """Makes the seal key."""
+
+    def make_seal(self) -> bool:
+        """Make a seal key where there is none yet; say whether one was made.
+
+        Raises:
+            SignerUnavailable: this process may not hold one, or cannot write it.
+        """
+        ...
+
+    @property
+    def has_seal(self) -> bool:
+        """Whether there is a seal key."""
         ...
 
 

@@ -18,7 +18,7 @@ from portal.domain.errors import Invalid
 from portal.domain.terms import Terms
 
 MAX_TEXT: Final = 4000
-"""Characters of any one text that people write on a request."""
+"""The most characters of a single text on a request."""
 MAX_TOKENS: Final = 10**12
 FURTHEST_START: Final = timedelta(days=180)
 
@@ -33,7 +33,7 @@ class RequestKind(StrEnum):
 
 
 class RequestState(StrEnum):
-    """What became of a request."""
+    """The state of a request."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -51,13 +51,13 @@ class Audience(StrEnum):
 
 
 class Background(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a customer says beside the terms; it helps to decide and caps nothing."""
+    """What a customer says beside the terms. It helps staff decide and limits nothing."""
 
     purpose: str
     goals: str = ""
     contacts: str = ""
     starts_on: date | None = None
-    """When the customer wants to start; None: as soon as possible."""
+    """When the customer wants to start; None means as soon as possible."""
     expected_tokens: int | None = None
     """Tokens the customer expects to use in a week: a wish, never a limit by itself."""
 
@@ -78,7 +78,7 @@ def wished_terms(asked: Terms, background: Background) -> Terms:
 
 
 def clean_text(text: str, field: str) -> str:
-    """Return a text without the white space around it.
+    """Return a text without surrounding white space.
 
     Raises:
         Invalid: it is longer than `MAX_TEXT` characters.
@@ -92,7 +92,7 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
     """Return the background with its texts cleaned.
 
     Raises:
-        Invalid: a text is too long, or what this kind of request must say is missing or unfit.
+        Invalid: a text is too long, or something this kind of request needs is missing or wrong.
     """
     texts = {
         name: clean_text(getattr(background, name), name)
@@ -111,18 +111,18 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
 
 
 def _check_start(starts_on: date, today: date) -> None:
-    """Require a start that staff can still arrange."""
+    """Require a start that staff can arrange."""
     if starts_on < today:
-        raise Invalid("The start lies in the past.", field="starts_on")
+        raise Invalid("Choose today or a later day.", field="starts_on")
     if starts_on > today + FURTHEST_START:
         raise Invalid(f"Choose a start within {FURTHEST_START.days} days.", field="starts_on")
 
 
 def offered_features(sku: str, features: Sequence[str]) -> tuple[str, ...]:
-    """Return the features asked for, sorted, with those the SKU always includes.
+    """Return the features asked for and those the SKU always includes, sorted.
 
     Raises:
-        Invalid: none, or one that the SKU does not offer.
+        Invalid: there are none, or one that the SKU does not offer.
     """
     template = template_of(sku)
     unknown = sorted(set(features) - set(template.features))

@@ -20,6 +20,7 @@ REQUESTS_MAKE: Final = "requests.make"
 # Permissions of staff.
 STAFF_READ: Final = "staff.read"
 NOTES_WRITE: Final = "notes.write"
+EMAILS_RESEND: Final = "emails.resend"
 REQUESTS_DECIDE: Final = "requests.decide"
 ENTITLEMENTS_APPROVE: Final = "entitlements.approve"
 HOLDS_MANAGE: Final = "holds.manage"
@@ -57,9 +58,16 @@ ACCOUNT_ROLES: Final[dict[str, frozenset[str]]] = {
 }
 
 STAFF_ROLES: Final[dict[str, frozenset[str]]] = {
-    "support": frozenset({STAFF_READ, NOTES_WRITE}),
+    "support": frozenset({STAFF_READ, NOTES_WRITE, EMAILS_RESEND}),
     "approver": frozenset(
-        {STAFF_READ, NOTES_WRITE, REQUESTS_DECIDE, ENTITLEMENTS_APPROVE, HOLDS_MANAGE}
+        {
+            STAFF_READ,
+            NOTES_WRITE,
+            EMAILS_RESEND,
+            REQUESTS_DECIDE,
+            ENTITLEMENTS_APPROVE,
+            HOLDS_MANAGE,
+        }
     ),
     "keys": frozenset({STAFF_READ, KEYS_MANAGE}),
     "admin": frozenset({STAFF_READ, PEOPLE_MANAGE}),
@@ -68,12 +76,12 @@ STAFF_ROLES: Final[dict[str, frozenset[str]]] = {
 
 
 def account_permissions(role: str) -> frozenset[str]:
-    """Return what a member of this role may do."""
+    """Return what a member with this role may do."""
     return ACCOUNT_ROLES[role]
 
 
 def staff_permissions(roles: frozenset[str]) -> frozenset[str]:
-    """Return what a staff person holding these roles may do."""
+    """Return what a staff person with these roles may do."""
     permitted: set[str] = set()
     for role in roles:
         permitted |= STAFF_ROLES[role]

@@ -17,12 +17,12 @@ class LicenseState(StrEnum):
 
     REVOKED = "revoked"
     SUPERSEDED = "superseded"
-    """Its overlap with the license that took its place is over."""
+    """Its overlap with the license that replaced it has ended."""
     SUSPENDED = "suspended"
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
     ISSUING = "issuing"
-    """Asked for; its signature is not stored yet."""
+    """Requested; its signature is not stored yet."""
     ISSUED = "issued"
 
 
@@ -52,12 +52,12 @@ class LicenseFacts:
     """What is stored of a license, as far as its standing depends on it."""
 
     released_at: datetime | None
-    """When its signature was stored; None: not yet."""
+    """When its signature was stored; None if it is not signed yet."""
     not_before_at: datetime | None = None
-    """None, like the end, until the payload is fixed."""
+    """None until the payload is fixed, as is the end."""
     expires_at: datetime | None = None
     superseded_at: datetime | None = None
-    """When it stops counting because another took its place; may lie ahead."""
+    """When it stops counting because another replaced it; this may lie ahead."""
     superseded_by: str | None = None
     revoked_at: datetime | None = None
     is_held: bool = False
@@ -70,7 +70,7 @@ class Standing:
 
     state: LicenseState
     replaced_by: str | None = None
-    """The license that took its place, also while their overlap lasts."""
+    """The license that replaced it, even while they overlap."""
 
     @property
     def reason(self) -> str | None:

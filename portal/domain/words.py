@@ -1,4 +1,4 @@
-"""How terms are said to people, on pages and in mails alike: names and lengths of time."""
+"""How pages and mails show terms: names, amounts and lengths of time."""
 
 from typing import Final
 
@@ -18,11 +18,11 @@ FEATURE_NAMES: Final = {
 LIMIT_NAMES: Final = {
     "tokens_per_window": "Tokens in the window",
     "window_s": "Window",
-    "max_concurrency": "Requests at once",
+    "max_concurrency": "Concurrent requests",
     "max_instances": "Instances",
     "max_seats": "Seats",
 }
-MODE_NAMES: Final = {"offline": "Offline", "lease": "Leased online"}
+MODE_NAMES: Final = {"offline": "Offline", "lease": "Leased"}
 
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
@@ -30,7 +30,7 @@ _DAY_S: Final = 86400
 
 
 def feature_name(feature: str) -> str:
-    """Return how people read a feature: `PII filtering`; one without a name as it is."""
+    """Return a feature's name, such as `PII filtering`; an unknown feature stays as it is."""
     return FEATURE_NAMES.get(feature, feature)
 
 
@@ -42,7 +42,7 @@ def count(amount: int, noun: str, plural: str | None = None) -> str:
 def duration(seconds: int) -> str:
     """Return a length of time in its two largest parts: `72 hours`, `30 days`, `1 hour 30 minutes`.
 
-    Days from four on, so that a 72-hour evaluation is called what it is sold as.
+    Days are used from four days on, so that a 72-hour evaluation is called by its name.
     """
     units = [("hour", _HOUR_S), ("minute", _MINUTE_S), ("second", 1)]
     if seconds >= 4 * _DAY_S:

@@ -18,6 +18,7 @@ import css_inline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from portal.domain.ports import Clock, Mail, MailUndelivered, Randomness, Rendered
+from portal.domain.words import count
 from portal.resources import TEMPLATES
 
 _TIMEOUT_S = 15
@@ -34,9 +35,10 @@ class JinjaMailTemplates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals["origin"] = origin
+        self._environment.globals.update(origin=origin, day=day, left=left)
         self._environment.filters["instant"] = instant
-        self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False)
+        # What depends on the reader's screen cannot be inlined and stays.
+        self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
 
     def render(self, template: str, facts: Mapping[str, object]) -> Rendered:
         """Render the three parts of a mail."""
@@ -52,6 +54,21 @@ def instant(text: str) -> str:
     """Return an ISO 8601 time as a person would write it, in UTC."""
     at = datetime.fromisoformat(text).astimezone(UTC)
     return f"{at.day} {at:%b %Y, %H:%M} UTC"
+
+
+def day(text: str) -> str:
+    """Return an ISO 8601 time with its day of the week: `Thursday, 3 Dec 2026, 14:05 UTC`."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%A}, {instant(text)}"
+
+
+def left(until: str, at: str) -> str:
+    """Return the time from one ISO 8601 time to another, rounded: `7 days`, `24 hours`."""
+    seconds = max(0.0, (datetime.fromisoformat(until) - datetime.fromisoformat(at)).total_seconds())
+    if seconds < 3600:
+        return count(max(1, round(seconds / 60)), "minute")
+    if seconds < 48 * 3600:
+        return count(round(seconds / 3600), "hour")
+    return count(round(seconds / 86400), "day")
 
 
 def make_message(mail: Mail, sender: str, clock: Clock) -> EmailMessage:

@@ -50,6 +50,11 @@ class KeySigner:
         """The key id: 64 lower-case hex digits."""
         return self._keyid
 
+    @property
+    def public_key(self) -> bytes:
+        """The public half: 32 raw bytes."""
+        return _raw_public(self._key)
+
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of `message`."""
         return self._key.sign(message)
@@ -112,6 +117,7 @@ class SignerDirectory:
         self._passphrase = passphrase
         self._roles = frozenset(roles)
         self._keepers = keepers
+        self._own: dict[tuple[str, str], KeySigner] = {}
         self._open: dict[tuple[str, str], Signer] = {}
 
     def signer(self, role: str, uri: str, keyid: str) -> Signer:
@@ -138,6 +144,31 @@ class SignerDirectory:
             raise SignerUnavailable(f"{uri} holds key {signer.keyid}, not {keyid}")
         self._open[role, keyid] = signer
         return signer
+
+    def held(self, role: str) -> list[KeySigner]:
+        """Return every key of a role that lies in the directory, oldest file first.
+
+        This is for keys that no keyset publishes, such as the `seal` key: the directory alone says
+        which there are.
+
+        Raises:
+            SignerUnavailable: the role is not this process's, or a file cannot be used.
+        """
+        if role not in self._roles:
+            raise SignerUnavailable(f"this process does not hold {role} keys")
+        try:
+            paths = sorted(
+                self._directory_of(role).glob(f"{role}-*.pem"),
+                key=lambda path: (path.lstat().st_mtime_ns, path.name),
+            )
+        except OSError as error:
+            raise SignerUnavailable(f"cannot read {error.filename}: {error.strerror}") from error
+        for path in paths:
+            if (role, path.name) not in self._own:
+                signer = KeySigner(self._load(path))
+                _require_name_of(role, path.name, signer.keyid)
+                self._own[role, path.name] = signer
+        return [self._own[role, path.name] for path in paths]
 
     def find(self, role: str, uri: str) -> NewKey:
         """Return the public half of a key that was made elsewhere, as its keeper states it.
@@ -248,7 +279,7 @@ def _require_name_of(role: str, name: str, keyid: str) -> None:
     if name == expected:
         return
     named_role = name.partition("-")[0]
-    if named_role != role and named_role in ("root", *ROLES):
+    if named_role != role and named_role in ("root", "seal", *ROLES):
         raise SignerUnavailable(f"{name} is no {role} key: by its name it is a {named_role} key")
     raise SignerUnavailable(f"{name} is not the file of key {keyid}; that is called {expected}")
 

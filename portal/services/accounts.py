@@ -1,4 +1,4 @@
-"""Accounts: making them, and what their people do in them."""
+"""Accounts: creating them, and finding them and their members."""
 
 from sqlalchemy import select
 
@@ -16,11 +16,11 @@ from portal.services.email_tokens import SET_PASSWORD, send_token
 def create_account(
     context: Context, *, name: str, owner_email: str, owner_name: str | None = None
 ) -> Account:
-    """Make an account for a customer; a new owner is mailed a link to set a password.
+    """Create an account for a customer; a new owner is mailed a link to set a password.
 
     Raises:
-        Invalid: the name or the address is unfit.
-        Conflict: the address is a staff person's.
+        Invalid: the name or the address cannot be used.
+        Conflict: the address belongs to a staff person.
     """
     address = parse_email(owner_email)
     owner = person_by_email(context.session, address.text)
@@ -38,7 +38,7 @@ def create_account(
 
 
 def open_account(context: Context, name: str, address: EmailAddress, owner: Person) -> Account:
-    """Make an account with this person as its owner."""
+    """Create an account with this person as its owner."""
     account = Account(
         id=new_id(ACCOUNT, context.ports.randomness),
         name=name,
@@ -63,10 +63,10 @@ def open_account(context: Context, name: str, address: EmailAddress, owner: Pers
 
 
 def add_person(context: Context, kind: str, address: EmailAddress, name: str) -> Person:
-    """Make a person who has not signed in yet.
+    """Create a person who has not signed in yet.
 
     Raises:
-        Invalid: the name is unfit.
+        Invalid: the name cannot be used.
     """
     person = Person(
         id=new_id(PERSON, context.ports.randomness),
@@ -93,7 +93,7 @@ def find_account(context: Context, account_id: str) -> Account:
 
 
 def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]:
-    """Return who belongs to an account, by name."""
+    """Return the members of an account, by name."""
     rows = context.session.execute(
         select(Member, Person)
         .join(Person, Person.id == Member.person_id)
@@ -104,7 +104,7 @@ def members_of(context: Context, account_id: str) -> list[tuple[Member, Person]]
 
 
 def search_accounts(context: Context, text: str, most: int = 100) -> list[Account]:
-    """Return accounts whose id, name or domain holds `text`; all, newest first, for none."""
+    """Return accounts whose id, name or domain contains `text`, newest first; all if empty."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id).limit(most)
     words = text.strip()
     if words:

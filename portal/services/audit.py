@@ -1,6 +1,6 @@
 """Writing and reading the audit trail.
 
-The row is part of the act: without it the act does not happen.
+The row is part of the act: if it cannot be written, the act does not happen.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from portal.db.people import Person, people_of
 from portal.services.context import Context
 
 PAGE: Final = 100
-"""Rows on a page of the trail."""
+"""Rows per page of the trail."""
 
 
 def record(
@@ -28,10 +28,10 @@ def record(
     reason: str | None = None,
     **detail: Any,
 ) -> None:
-    """Note in the current transaction that the actor did `action` to the subject.
+    """Record in the current transaction that the actor did `action` to the subject.
 
-    `action` is noun and verb in the past, such as `request.approved`. `detail` holds ids, numbers
-    and names of terms: no personal data, no secret.
+    `action` is a noun and a past participle, such as `request.approved`. `detail` holds ids,
+    numbers and names of terms, but no personal data and no secrets.
     """
     actor = context.actor
     context.session.add(
@@ -53,21 +53,21 @@ def record(
 
 @dataclass(frozen=True)
 class Act:
-    """One line of what happened in an account, for those who may read it."""
+    """One line of an account's activity, for those who may read it."""
 
     at: datetime
     action: str
     actor_kind: str
     actor_name: str | None
-    """None where nobody in particular acted."""
+    """None if nobody in particular acted."""
     reason: str | None
 
 
 def activity_for_members(context: Context, account_id: str) -> tuple[Act, ...]:
-    """Return what an account's members may know of what happened in it, newest first.
+    """Return the activity of an account that its members may see, newest first.
 
-    Staff are not named to customers. What staff noted for themselves is theirs to know, and so are
-    their reasons: their words to the customer are on the request.
+    Customers do not learn the names of staff, their internal notes or their reasons. What staff say
+    to a customer is on the request.
     """
     return tuple(
         Act(
@@ -83,7 +83,7 @@ def activity_for_members(context: Context, account_id: str) -> tuple[Act, ...]:
 
 
 def activity_for_staff(context: Context, account_id: str) -> tuple[Act, ...]:
-    """Return what happened in an account lately, newest first."""
+    """Return the latest activity of an account, newest first."""
     return tuple(
         Act(row.at, row.action, row.actor_kind, actor.name if actor else None, row.reason)
         for row, actor in _account_rows(context, account_id, 30)
@@ -104,7 +104,7 @@ def _account_rows(
 
 
 def trail_of(context: Context, *subject_ids: str) -> list[AuditRow]:
-    """Return what happened to these subjects, oldest first."""
+    """Return what was done to these subjects, oldest first."""
     return list(
         context.session.scalars(
             select(AuditRow).where(AuditRow.subject_id.in_(subject_ids)).order_by(AuditRow.id)

@@ -1,13 +1,13 @@
 """Sealing the audit trail: a hash chain over committed rows, made by the worker every second.
 
-Rows are not chained when they are written, which would make every writer wait for the one before. A
-seal covers the committed rows no earlier seal covers, whatever their numbers, and the lease rows up
-to a number below which no open transaction can still write. The newest seal is anchored in each
-published bundle, so that a chain computed anew after a change disagrees with a bundle somebody
-holds.
+Rows are not chained when they are written: every writer would have to wait for the one before. A
+seal covers the committed rows that no earlier seal covers, whatever their numbers, and the lease
+rows up to a number below which no open transaction can still write. The newest seal is anchored in
+each published bundle. So if somebody changes a row and computes the chain again, it disagrees with
+the bundles that others hold.
 
-Each seal also says up to which number all audit rows are sealed for good. Whoever looks for
-unsealed rows starts there, so a look costs what the last minutes hold, not the whole trail.
+Each seal also says up to which number all audit rows are sealed for good. The search for unsealed
+rows starts there, so it costs what the last minutes hold, not the whole trail.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from portal.services.context import SYSTEM, Context, Transactions
 from portal.services.keys import current_keyset, unix
 
 LEASE_SETTLED: Final = timedelta(minutes=3)
-"""Longer than a transaction lasts, on a clock as wrong as it may be: no row before comes later."""
+"""Longer than any transaction lasts, clock errors included: no row older than this can appear."""
 ROWS_SETTLED: Final = timedelta(minutes=10)
-"""Twice the longest transaction and twice what a clock may be wrong by, with room to spare.
+"""More than twice the longest transaction plus twice the largest clock error.
 
-Twice, because what is compared is when two transactions began, and either may have numbered its row
-at its very end.
+Twice, because the begins of two transactions are compared, and either may have numbered its row at
+its very end.
 """
 BATCH: Final = 5000
 UNSEALED_ALARM: Final = timedelta(seconds=60)
@@ -44,14 +44,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Broken:
-    """Where the chain does not hold, and why."""
+    """Where the chain is broken, and why."""
 
     seal_number: int
     why: str
 
 
 def row_facts(row: AuditRow) -> dict[str, Any]:
-    """Return what a seal covers of a row: all of it."""
+    """Return the facts of a row that a seal covers: all of them."""
     return {
         "account_id": row.account_id,
         "action": row.action,
@@ -78,7 +78,7 @@ def rows_digest(facts: Iterable[dict[str, Any]]) -> str:
 
 
 def seal_digest(seal: AuditSeal) -> str:
-    """Return the SHA-256 that a seal's own columns must give."""
+    """Return the SHA-256 that a seal's columns must have."""
     facts = {
         "lease_from": seal.lease_from,
         "lease_to": seal.lease_to,
@@ -97,8 +97,8 @@ def seal_digest(seal: AuditSeal) -> str:
 def seal_committed(transactions: Transactions) -> AuditSeal | None:
     """Seal what no seal covers yet.
 
-    Returns None when there is nothing new, or when another worker sealed meanwhile. The rows are
-    read and hashed before the writing unit opens, which only adds the seal.
+    Returns None if there is nothing new, or if another worker has just sealed it. The rows are read
+    and hashed before the writing unit opens; that unit only adds the seal.
     """
     with transactions.reading(SYSTEM) as context:
         last = newest_seal(context.session)
@@ -132,7 +132,7 @@ def _settled_to(last: AuditSeal | None) -> int:
 def _without_seal(query: Select[T], settled_to: int) -> Select[T]:
     """Narrow a query of audit rows to those without a seal, looking only above a settled number.
 
-    Both sides of the join are bounded, so that neither table is read from its beginning.
+    Both sides of the join are bounded, so neither table is read from its beginning.
     """
     return query.outerjoin(
         SealedRow,
@@ -141,10 +141,10 @@ def _without_seal(query: Select[T], settled_to: int) -> Select[T]:
 
 
 def _settle(context: Context, rows: Sequence[AuditRow], settled_to: int) -> int:
-    """Return the number up to which everything has a seal once these unsealed rows have theirs.
+    """Return the number up to which everything is sealed once these unsealed rows are.
 
     A row that is still to come has a higher number than every row older than `ROWS_SETTLED`. This
-    is asked after the rows were read, so a row committed in between counts as one still to come.
+    is computed after the rows were read, so a row committed in between counts as still to come.
     """
     sealed_to = rows[-1].id if rows else settled_to
     unsettled = context.session.scalar(
@@ -158,12 +158,12 @@ def _settle(context: Context, rows: Sequence[AuditRow], settled_to: int) -> int:
 
 
 def _settled_leases(context: Context, lease_from: int) -> list[tuple[int, str]]:
-    """Return number and digest of the leases to seal: none may still come between them."""
+    """Return the last number and the digest of the leases to seal; none can still come below it."""
     before = context.at - LEASE_SETTLED
     unsettled = context.session.scalar(
         select(func.min(Lease.number)).where(Lease.number > lease_from, Lease.issued_at >= before)
     )
-    # The instant is asked for again: a lease may have been committed since.
+    # The clock is read again: a lease may have been committed since.
     leases = context.session.execute(
         select(Lease.number, Lease.payload_sha256)
         .where(Lease.number > lease_from, Lease.issued_at < before)
@@ -182,7 +182,7 @@ def _leases_digest(leases: Iterable[tuple[int, str]]) -> str:
 
 
 def verify_chain(context: Context) -> Broken | None:
-    """Check every seal against its rows, its leases and its predecessor; None when all hold."""
+    """Check every seal against its rows, its leases and its predecessor; None if all match."""
     prev, leases_to, settled_to = ZERO_SHA256, 0, 0
     seals = context.session.scalars(select(AuditSeal).order_by(AuditSeal.number))
     for number, seal in enumerate(seals, start=1):
@@ -199,7 +199,7 @@ def verify_chain(context: Context) -> Broken | None:
 
 
 def _why_broken(context: Context, seal: AuditSeal, settled_to: int) -> str | None:
-    """Check one seal against what it covers; `settled_to` is what the seals before it settled."""
+    """Check one seal against what it covers; `settled_to` comes from the seals before it."""
     session = context.session
     if seal_digest(seal) != seal.seal_sha256:
         return "its own columns were changed"
@@ -226,10 +226,10 @@ def _why_broken(context: Context, seal: AuditSeal, settled_to: int) -> str | Non
 
 
 def check_anchors(context: Context, given: Sequence[bytes] = ()) -> Broken | None:
-    """Check that the chain still has the seal each published bundle names.
+    """Check that the chain still has the seal that each published bundle names.
 
-    A chain that somebody computed anew holds by itself; it disagrees with a bundle signed before.
-    `given` are bundles from outside this database, which nobody with access to it could change.
+    A chain that somebody computed again is consistent in itself, but disagrees with a bundle signed
+    before. `given` are bundles from outside this database; access to it cannot change them.
 
     Raises:
         LicensingError: a bundle does not verify under the keyset.
@@ -249,15 +249,15 @@ def check_anchors(context: Context, given: Sequence[bytes] = ()) -> Broken | Non
 
 
 def unsealed_since(context: Context) -> datetime | None:
-    """Return the instant of the first row that no seal covers; None when all are sealed."""
+    """Return the instant of the first row that no seal covers; None if all are sealed."""
     settled_to = _settled_to(newest_seal(context.session))
-    # By number: asked for the least instant, SQLite walks the index of instants from its beginning.
+    # By number: for the least instant, SQLite would walk the index of instants from its beginning.
     return context.session.scalar(
         _without_seal(select(AuditRow.at), settled_to).order_by(AuditRow.id).limit(1)
     )
 
 
 def sealing_is_late(context: Context) -> bool:
-    """Say whether rows have waited for a seal for more than a minute."""
+    """Say whether rows have waited for a seal for over a minute."""
     oldest = unsealed_since(context)
     return oldest is not None and context.at - oldest > UNSEALED_ALARM

@@ -25,12 +25,19 @@ from portal.domain.errors import Unavailable
 from portal.domain.standing import LicenseState, RevokedReason, standing_of
 from portal.services.audit import record
 from portal.services.context import Actor, Context, Transactions
+from portal.services.custody import (
+    KEEP_EXPIRED,
+    Kept,
+    keep_restrictions,
+    known_keyset,
+    last_bundle,
+    note_kept,
+    remember_bundle,
+)
 from portal.services.keys import current_keyset, role_signers, sign_document, unix
 
 BUNDLE_LIFETIME: Final = timedelta(days=35)
 REPUBLISH_AFTER: Final = timedelta(days=1)
-KEEP_EXPIRED: Final = timedelta(days=30)
-"""An entry leaves this long after its license expired."""
 ATTEMPTS: Final = 5
 
 
@@ -103,13 +110,18 @@ def publish_bundle(
 
     Raises:
         SignerUnavailable: this process does not hold the revocation key.
+        Unproved: the keyset in the database is not one that this signer knows.
         Unavailable: each time, something had changed while the bundle was being signed.
     """
     for _ in range(ATTEMPTS):
         with transactions.reading(actor) as context:
-            draft = _draft(context, only_if_due=only_if_due)
-            if draft is None:
-                return None
+            known_keyset(context)
+            entries, kept = next_entries(context)
+            draft = _draft(context, entries, only_if_due=only_if_due)
+        _note(transactions, actor, kept)
+        if draft is None:
+            return None
+        with transactions.reading(actor) as context:
             signers = role_signers(context, "revocation")
             trust = KeysetTrust(current_keyset(context).document)
         envelope = sign_document(draft.document, signers)
@@ -126,16 +138,33 @@ def publish_bundle(
         )
         with transactions.writing(actor) as context:
             if _holds_still(context, draft):
+                remember_bundle(context, raw)
                 context.session.add(stored)
-                entries = len(draft.document.entries)
-                record(context, "bundle.published", "bundle", str(stored.version), entries=entries)
+                count = len(draft.document.entries)
+                record(context, "bundle.published", "bundle", str(stored.version), entries=count)
                 return stored
     raise Unavailable("Licenses changed while the bundle was being signed; try again.")
 
 
-def _draft(context: Context, *, only_if_due: bool) -> _Draft | None:
+def next_entries(context: Context) -> tuple[tuple[RevocationEntry, ...], tuple[Kept, ...]]:
+    """Return what the next bundle says, and what of it stays against the rows.
+
+    Raises:
+        SignerUnavailable: this process does not hold the seal key.
+    """
+    return keep_restrictions(context, wanted_entries(context), last_bundle(context))
+
+
+def _note(transactions: Transactions, actor: Actor, kept: tuple[Kept, ...]) -> None:
+    if kept:
+        with transactions.writing(actor) as context:
+            note_kept(context, kept)
+
+
+def _draft(
+    context: Context, entries: tuple[RevocationEntry, ...], *, only_if_due: bool
+) -> _Draft | None:
     """Write the next bundle; None when only a due one is wanted and none is due."""
-    entries = wanted_entries(context)
     entries_sha256 = _digest(entries)
     last = latest_bundle(context.session)
     if (
@@ -146,12 +175,17 @@ def _draft(context: Context, *, only_if_due: bool) -> _Draft | None:
     ):
         return None
     issued_at = unix(context.at)
+    # A version is taken from what the signer knows alone: a row could exhaust them.
+    known = last_bundle(context)
+    version = max(issued_at, 1 if known is None else known.version + 1)
+    while context.session.get(Bundle, version) is not None:
+        version += 1
     document = RevocationBundle(
         typ=RevocationBundle.TYP,
         iss=context.policy.issuer,
         product=PRODUCT,
         issued_at=issued_at,
-        version=max(issued_at, 1 if last is None else last.version + 1),
+        version=version,
         expires_at=issued_at + int(BUNDLE_LIFETIME.total_seconds()),
         entries=entries,
         ext=_anchor(context),
@@ -163,7 +197,7 @@ def _holds_still(context: Context, draft: _Draft) -> bool:
     """Say whether nothing was published, and nothing else must be said, since the draft."""
     if hold_publishing(context.session) != draft.last_version:
         return False
-    return _digest(wanted_entries(context)) == draft.entries_sha256
+    return _digest(next_entries(context)[0]) == draft.entries_sha256
 
 
 def _digest(entries: tuple[RevocationEntry, ...]) -> str:

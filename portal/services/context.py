@@ -1,11 +1,11 @@
 """What every use case gets: one transaction, one reading of the clock, who acts, and the ports.
 
 Invariants: a `Context` lives for one unit of work. `at` is read once, when the unit opens, so that
-everything one act writes bears the same instant. Services flush; the opener commits.
+everything an act writes has the same instant. Services flush; whoever opened the unit commits.
 
-No key derivation, network call or rate-limit count happens inside a writing unit, and the worker
-makes no signature in one: on SQLite it would hold the one write lock meanwhile, and a count would
-be lost with a rollback.
+No key is derived, no network called and no attempt counted inside a writing unit, and the worker
+signs nothing in one. On SQLite that would hold the only write lock, and a count would be lost with
+a rollback.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ from typing import Final, Literal
 from sqlalchemy.orm import Session
 
 from portal.db.session import Database
+from portal.domain.causes import Approvals
 from portal.domain.ports import (
     Clock,
+    Custody,
     PasswordHasher,
     Randomness,
     RateLimiter,
@@ -31,7 +33,7 @@ ActorKind = Literal["person", "staff", "system", "command", "instance", "anonymo
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, from where, in which HTTP request."""
+    """Who acts, from where, and in which HTTP request."""
 
     kind: ActorKind
     id: str | None = None
@@ -51,6 +53,7 @@ class Ports:
     passwords: PasswordHasher
     secrets: SecretBox
     signers: Signers
+    custody: Custody
     limiter: RateLimiter
 
 
@@ -68,10 +71,14 @@ class Policy:
     answer_within: timedelta = timedelta(hours=24)
     """How soon staff promise to answer a request."""
     overlap: timedelta = timedelta(days=30)
-    """How long a voluntarily replaced license stays good."""
+    """How long a license stays valid after it was replaced voluntarily."""
+    approvals: Approvals = Approvals.SESSION
+    """What the signer takes as the approval of a staff person."""
+    evaluations_a_day: int = 50
+    """Evaluations the policy may grant in 24 hours, over all accounts."""
     denied_domains: frozenset[str] = field(default_factory=frozenset)
     staff_address: str = ""
-    """Where staff are told of new requests besides their own addresses; empty: only those."""
+    """An address that is told of new requests, besides those of staff; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Transactions:
 
     @contextmanager
     def reading(self, actor: Actor) -> Iterator[Context]:
-        """Open a unit that cannot write."""
+        """Open a unit that can only read."""
         with self.database.reading() as session:
             yield Context(session, self.ports.clock.now(), actor, self.ports, self.policy)
 

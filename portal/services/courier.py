@@ -1,7 +1,7 @@
-"""The courier: requests that routers without a network sent as files, and what goes back to them.
+"""The courier: requests of routers without a network, carried as files, and the answers to them.
 
-The request is the one a router would post, and it is answered by the same rules in the same way:
-brought again, it gets the same answer. What goes back is one file with everything the router needs.
+The request is the one a router would post, and it is answered by the same rules: the same request
+gets the same answer. The answer is one file with everything the router needs.
 
 Source: "Courier" of the lease protocol.
 """
@@ -34,7 +34,7 @@ def read_upload(data: bytes) -> RequestBody:
     """Read what `router-license courier request` wrote, as a file or as the text of its QR codes.
 
     Raises:
-        MalformedRequest: it is no request; the message says what it is or lacks.
+        MalformedRequest: it is no request; the message says what is wrong with it.
     """
     if len(data) > MAX_UPLOAD_BYTES * 2:
         raise MalformedRequest("The file is too large to be a request.")
@@ -44,17 +44,17 @@ def read_upload(data: bytes) -> RequestBody:
             data = from_parts(text.splitlines())
         return read_lease_request(parse_json(data, max_bytes=MAX_UPLOAD_BYTES))
     except PartsError as error:
-        raise MalformedRequest(f"The codes are not whole: {error}.") from error
+        raise MalformedRequest(f"The QR codes are incomplete: {error}.") from error
     except LicensingError as error:
         raise MalformedRequest(
-            f"This is not a file that router-license courier request wrote ({error.detail})."
+            f"This file was not written by router-license courier request ({error.detail})."
         ) from error
 
 
 def answer_upload(
     transactions: Transactions, actor: Actor, account_id: str, upload: RequestBody
 ) -> Answered:
-    """Answer a request of one of the account's routers, and note who brought it.
+    """Answer a request of one of the account's routers, and record who brought it.
 
     Raises:
         ProtocolError: a refusal of the lease protocol; nothing changed.
@@ -65,17 +65,17 @@ def answer_upload(
     with transactions.writing(actor) as context:
         answered = enroll(context, upload.request)
         if find_instance(context, answered.instance_id).account_id != account_id:
-            # The unit is rolled back, and the code keeps its use.
-            raise UnknownInstance("The enrollment code is another account's.")
+            # The unit is rolled back, so the code is not used up.
+            raise UnknownInstance("The enrollment code belongs to another account.")
         note_carried(context, answered, account_id)
         return answered
 
 
 def courier_answer(context: Context, account_id: str, instance_id: str, lease_id: str) -> bytes:
-    """Return the file that goes back to a router: its lease, and what it may lack.
+    """Return the answer file for a router: its lease, and whatever else it may need.
 
     Raises:
-        NotFound: no such router or lease in this account, or the answer is no longer kept.
+        NotFound: the account has no such router or lease, or the answer is no longer kept.
     """
     instance = account_instance(context, account_id, instance_id)
     lease = context.session.scalar(

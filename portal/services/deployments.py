@@ -1,4 +1,4 @@
-"""Deployments: making them, finding them within their account, and what their pages show."""
+"""Deployments: creating them, finding them within their account, and the facts of their pages."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class DeploymentFacts:
 
     deployment: Deployment
     license: License | None
-    """The newest one, which may still be issuing."""
+    """The newest license, which may still be issuing."""
     standing: Standing | None
     routers: tuple[Health, ...]
 
@@ -55,32 +55,32 @@ class Revision:
 
 @dataclass(frozen=True)
 class DeploymentPage:
-    """What the page of a deployment shows."""
+    """The facts of a deployment's page."""
 
     deployment: Deployment
     licenses: tuple[tuple[License, Standing], ...]
     """The newest first."""
     instances: tuple[tuple[Instance, Health], ...]
     codes: tuple[EnrollmentCode, ...]
-    """Those that can still be used."""
+    """The codes that can still be used."""
     history: tuple[Revision, ...]
     """What was issued, the newest first."""
 
     @property
     def current(self) -> License | None:
-        """The newest license that was released."""
+        """The newest license that was published."""
         released = (each for each, _ in self.licenses if each.released_at is not None)
         return next(released, None)
 
 
 def create_deployment(context: Context, *, account_id: str, name: str) -> Deployment:
-    """Make a deployment in an account.
+    """Create a deployment in an account.
 
     Raises:
-        NotFound: no such open account.
-        Invalid: the name is unfit.
-        Conflict: the account has a deployment of this name.
-        LimitReached: the account has as many as it may.
+        NotFound: there is no such open account.
+        Invalid: the name cannot be used.
+        Conflict: the account has a deployment with this name.
+        LimitReached: the account has as many deployments as it may have.
     """
     name = clean_name(name, "name")
     account = lock_account(context.session, account_id)
@@ -90,10 +90,10 @@ def create_deployment(context: Context, *, account_id: str, name: str) -> Deploy
         Deployment.account_id == account_id, Deployment.closed_at.is_(None)
     )
     if context.session.scalar(open_ones.where(Deployment.name == name)) is not None:
-        raise Conflict(f"There is a deployment named {name} already.")
+        raise Conflict(f"There is already a deployment named {name}.")
     count = context.session.scalar(select(func.count()).select_from(open_ones.subquery())) or 0
     if count >= MAX_DEPLOYMENTS:
-        raise LimitReached(f"An account has at most {MAX_DEPLOYMENTS} deployments.")
+        raise LimitReached(f"An account can have at most {MAX_DEPLOYMENTS} deployments.")
     deployment = Deployment(
         id=new_id(DEPLOYMENT, context.ports.randomness),
         account_id=account_id,
@@ -110,7 +110,7 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
     """Return a deployment of this account.
 
     Raises:
-        NotFound: there is none, or it is another account's (the two answer alike).
+        NotFound: there is none, or it belongs to another account (both look the same).
     """
     deployment = context.session.get(Deployment, deployment_id)
     if deployment is None or deployment.account_id != account_id:
@@ -119,7 +119,7 @@ def account_deployment(context: Context, account_id: str, deployment_id: str) ->
 
 
 def deployment_names(context: Context, account_id: str) -> list[tuple[str, str]]:
-    """Return ids and names of an account's open deployments, oldest first."""
+    """Return the ids and names of an account's open deployments, oldest first."""
     return [(each.id, each.name) for each in deployments_of(context.session, account_id)]
 
 
@@ -135,7 +135,7 @@ def names_with_nothing(context: Context, account_id: str) -> list[tuple[str, str
 
 
 def deployment_list(context: Context, account_id: str) -> tuple[DeploymentFacts, ...]:
-    """Return an account's open deployments, oldest first, with how each is."""
+    """Return an account's open deployments with the state of each, oldest first."""
     newest = newest_licenses(context.session, account_id)
     standing_of = standings(context, list(newest.values()))
     routers: defaultdict[str, list[Health]] = defaultdict(list)
@@ -154,7 +154,7 @@ def deployment_list(context: Context, account_id: str) -> tuple[DeploymentFacts,
 
 
 def deployment_page(context: Context, account_id: str, deployment_id: str) -> DeploymentPage:
-    """Return what the page of a deployment shows.
+    """Return the facts of a deployment's page.
 
     Raises:
         NotFound: there is none in this account.

@@ -1,4 +1,4 @@
-"""What accompanies a license: safe summary, operator checklist, and the kit with everything.
+"""A license's files: the license itself, a summary, a checklist, and a kit with everything.
 
 The summary and the checklist hold safe facts only: never payloads, signatures, key material or
 codes. Of a license that must not be installed they say so first, and not how to install it. Each
@@ -56,7 +56,7 @@ _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Download:
-    """One file, with what a person needs to check it."""
+    """A file, with what a person needs to check it."""
 
     name: str
     content: bytes
@@ -197,7 +197,7 @@ def _checklist(context: Context, license_: License, document: LicensePayload) ->
         lines += [f"[ ] 2. Install the newer license instead: {now.replaced_by}"]
     lines += [
         "",
-        "This list and summary.json are for people. What the router needs is license.json.",
+        "This list and summary.json are for people. The router needs license.json.",
         "",
     ]
     return "\n".join(lines).encode()
@@ -235,11 +235,11 @@ def make_download(context: Context, license_: License, name: str) -> Download:
 
     Raises:
         Conflict: the license is still being issued.
-        KeyError: no file of this name.
+        KeyError: there is no file with this name.
     """
     document = license_.document
     if license_.envelope is None or document is None:
-        raise Conflict("The license is being issued; its files appear in a moment.")
+        raise Conflict("The license is being issued; its files will appear in a moment.")
     if name == LICENSE_JSON:
         return Download(name, license_.envelope)
     if name == SUMMARY_JSON:
@@ -268,7 +268,7 @@ def _kit(context: Context, license_: License) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as kit:
         for name, content in files.items():
-            # A fixed date: the same files make the same kit.
+            # A fixed date, so that the same files make the same kit.
             entry = zipfile.ZipInfo(f"smart-router-license/{name}", _ZIP_EPOCH)
             entry.external_attr = 0o600 << 16
             kit.writestr(entry, content, zipfile.ZIP_DEFLATED)
@@ -276,7 +276,7 @@ def _kit(context: Context, license_: License) -> bytes:
 
 
 def record_download(context: Context, license_: License, name: str) -> None:
-    """Note in the audit trail that a file of a license was taken."""
+    """Record in the audit trail that a file of a license was downloaded."""
     record(
         context,
         "license.downloaded",
@@ -290,7 +290,7 @@ def record_download(context: Context, license_: License, name: str) -> None:
 
 @dataclass(frozen=True)
 class LicensePage:
-    """What members see of a license."""
+    """The facts of a license's page for members."""
 
     license: License
     deployment: Deployment

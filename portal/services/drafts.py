@@ -1,4 +1,4 @@
-"""Drafts of forms: sealed, for one person and one page, gone after a while."""
+"""Drafts of forms: encrypted, for one person and one page, deleted after a while."""
 
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ def save_draft(context: Context, *, person_id: str, path: str, text: str, keep: 
 
 
 def read_draft(context: Context, token: str, *, person_id: str, path: str) -> str | None:
-    """Return a draft; None when it is over, somebody else's, or for another page."""
+    """Return a draft; None if it has expired or is for another person or page."""
     row = context.session.get(FormDraft, token_hash(token))
     if row is None or context.at >= row.expires_at:
         return None

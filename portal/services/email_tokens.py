@@ -1,7 +1,7 @@
 """Secrets sent by mail: single use, short-lived, stored hashed.
 
-A link's token has 256 bits. A confirmation also carries a short code for people who read mail on
-another device; it is bound to the row and dies after a few wrong tries.
+A link's token has 256 bits. A confirmation also carries a short code, for people who read mail on
+another device. The code is bound to the row and stops working after a few wrong tries.
 """
 
 import base64
@@ -48,7 +48,7 @@ def new_token(context: Context) -> str:
 def send_token(
     context: Context, person: Person, purpose: str, *, account_id: str | None = None
 ) -> None:
-    """Make a token, kill older ones of its purpose, and queue the mail that carries it."""
+    """Create a token, end older ones for the same purpose, and queue the mail that carries it."""
     context.session.execute(
         update(EmailToken)
         .where(
@@ -98,7 +98,7 @@ def live_token(context: Context, token: str, *purposes: str) -> EmailToken | Non
 
 
 def use_token(context: Context, row: EmailToken) -> bool:
-    """Burn a token; False when somebody else burned it first."""
+    """Use a token up; False if it has just been used by another request."""
     burned = context.session.execute(
         update(EmailToken)
         .where(EmailToken.id == row.id, EmailToken.used_at.is_(None))
@@ -109,7 +109,7 @@ def use_token(context: Context, row: EmailToken) -> bool:
 
 
 def code_matches(context: Context, person_id: str, code: str) -> EmailToken | None:
-    """Return the person's live confirmation row if `code` is its code; count a wrong try."""
+    """Return the person's open confirmation if `code` is its code; count a wrong try."""
     row = context.session.scalar(
         select(EmailToken)
         .where(

@@ -1,9 +1,9 @@
-"""Enrollment: codes that members make, and routers that come with them.
+"""Enrollment: codes that members create, and routers that enroll with them.
 
-Invariants: a refusal burns no use. The same key with the same code gets the first answer again,
-also after the code expired. So does, as long as its first lease is its last, the same request with
-another code of the deployment: whoever lost the answer may come with a new code. Neither burns a
-use. A code is stored hashed and shown once.
+Invariants: a refusal uses nothing up. The same key with the same code gets the first answer again,
+even after the code has expired. So does the same request with another code of the deployment, until
+the instance has renewed: a router that lost the answer may use a new code. Neither uses a code up.
+A code is stored hashed and shown once.
 
 Source: "Enrollment" of the lease protocol.
 """
@@ -48,10 +48,10 @@ def code_hash(code: str) -> str:
 def create_enrollment_code(
     context: Context, *, deployment_id: str, uses: int = 1, created_by: str | None
 ) -> tuple[str, EnrollmentCode]:
-    """Make a code with 192 random bits; the text is returned this once and never stored.
+    """Create a code with 192 random bits; the text is returned this once and never stored.
 
     Raises:
-        NotFound: no such deployment.
+        NotFound: there is no such deployment.
         Invalid: `uses` is out of range.
         Conflict: the deployment has no license in lease mode that routers could enroll under.
     """
@@ -59,11 +59,11 @@ def create_enrollment_code(
     if deployment is None:
         raise NotFound(f"There is no deployment {deployment_id}.")
     if not 1 <= uses <= MOST_USES:
-        raise Invalid(f"A code is good for 1 to {MOST_USES} routers.", field="uses")
+        raise Invalid(f"A code can enroll 1 to {MOST_USES} routers.", field="uses")
     license_ = current_license(context.session, deployment_id)
     if license_ is None or license_.mode is not Mode.LEASE:
         raise Conflict(
-            "Only routers of a deployment whose license works by lease enroll; "
+            "Routers enroll only under a license in lease mode; "
             "an offline license needs no enrollment."
         )
     code = base64.urlsafe_b64encode(context.ports.randomness.token(24)).decode()
@@ -108,7 +108,7 @@ def enrollment_codes_of(context: Context, deployment_id: str) -> list[Enrollment
 
 
 def revoke_enrollment_code(context: Context, *, account_id: str, code_id: str) -> EnrollmentCode:
-    """Revoke a code of this account; revoking twice changes nothing.
+    """Revoke a code of this account; repeating it changes nothing.
 
     Raises:
         NotFound: there is none in this account.
@@ -137,7 +137,7 @@ def enroll(context: Context, request: Envelope) -> Answered:
         )
     )
     if code is None:
-        raise EnrollmentRefused("The enrollment code is not known.")
+        raise EnrollmentRefused("The enrollment code is unknown.")
     deployment = lock_deployment(context.session, code.deployment_id)
     context.session.refresh(code)
     known = context.session.scalar(select(Instance).where(Instance.keyid == verified.keyid))
@@ -183,21 +183,21 @@ def _answer_again(
 def _require_unfinished(
     known: Instance, code: EnrollmentCode, request: EnrollmentRequest, first: Lease | None
 ) -> None:
-    """Require that a known key with another code is in the middle of the enrollment it began."""
+    """Require that a known key with another code is repeating the enrollment it began."""
     if known.deployment_id != code.deployment_id:
-        raise KeyEnrolled("This key is enrolled in another deployment than the code's.")
+        raise KeyEnrolled("This key is enrolled in a different deployment from the code's.")
     if known.retired_at is not None or known.released_at is not None:
-        raise KeyEnrolled(f"This key is enrolled as {known.id}, which was given up.")
+        raise KeyEnrolled(f"This key was enrolled as {known.id}, which was released or retired.")
     if first is None or known.lease_id != first.id:
         raise KeyEnrolled(f"This key is enrolled as {known.id}, which has renewed its lease since.")
     if request.request_id != first.request_id:
-        raise KeyEnrolled(f"This key is enrolled as {known.id}, by another request than this one.")
+        raise KeyEnrolled(f"This key was enrolled as {known.id} by a different request.")
 
 
 def _require_enrollable(
     context: Context, code: EnrollmentCode, request: EnrollmentRequest
 ) -> License:
-    """Require that the code is good and the named license is one routers can enroll under."""
+    """Require that the code can be used and that routers can enroll under the named license."""
     if code.revoked_at is not None:
         raise EnrollmentRefused("The enrollment code was revoked.")
     if context.at >= code.expires_at:
@@ -211,9 +211,9 @@ def _require_enrollable(
         or license_.payload_sha256 != request.license_sha256
         or license_.released_at is None
     ):
-        raise EnrollmentRefused("The named license is not one of the code's deployment.")
+        raise EnrollmentRefused("The named license does not belong to the code's deployment.")
     if license_.mode is not Mode.LEASE:
-        raise EnrollmentRefused("The license works offline; it needs no enrollment.")
+        raise EnrollmentRefused("The license is offline; it needs no enrollment.")
     now = standing(context, license_)
     if now.state is not LicenseState.ISSUED:
         raise EnrollmentRefused(f"The license is {now.state}.")
@@ -229,7 +229,7 @@ def _facts(
     verified: Verified[EnrollmentRequest],
     license_: License,
 ) -> Facts:
-    """Return what the first lease of a new instance depends on."""
+    """Return the facts that a new instance's first lease depends on."""
     keyset, bundle = latest_keyset(context.session), latest_bundle(context.session)
     others = other_heads(context.session, deployment.id)
     known = Known(

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select, update
 
-from portal.db.deployments import Deployment
+from portal.db.deployments import Deployment, lock_deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
 from portal.domain.catalog import CATALOG
@@ -12,6 +12,7 @@ from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
 from portal.domain.roles import REQUESTS_MAKE
 from portal.domain.terms import Terms
 from portal.services.audit import record
+from portal.services.causes import approvals_of, ask_for_proof
 from portal.services.context import Context
 from portal.services.licenses import request_issue
 from portal.services.lines import end_grant
@@ -117,6 +118,7 @@ def approve_entitlement(
         account_id=entitlement.account_id,
         approved_by=approved_by,
     )
+    ask_for_proof(context, entitlement, *approvals_of(entitlement))
     return entitlement
 
 
@@ -176,6 +178,13 @@ def end_lapsed(context: Context) -> int:
             Entitlement.state == EntitlementState.APPROVED, Entitlement.start_by_at <= context.at
         )
     ).all()
+    ended = 0
     for entitlement_id in lapsed:
-        end_grant(context, entitlement_id, EndCause.NOT_STARTED)
-    return len(lapsed)
+        entitlement = find_entitlement(context, entitlement_id)
+        lock_deployment(context.session, entitlement.deployment_id)
+        context.session.refresh(entitlement)
+        # Somebody may have started it while its line was not held yet.
+        if entitlement.state is EntitlementState.APPROVED:
+            end_grant(context, entitlement_id, EndCause.NOT_STARTED)
+            ended += 1
+    return ended

@@ -1,4 +1,4 @@
-"""Instances: finding them, saying how they are, and giving them up."""
+"""Instances: finding them, telling their state, and retiring them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,22 +15,22 @@ from portal.services.audit import record
 from portal.services.context import Context
 
 _TOLD_TO_STOP: Final = (
-    "The router was told to stop serving; the license's page says why. It asks again by itself."
+    "The router was told to stop serving; the license's page says why. It keeps asking."
 )
 _ADVICE: Final = {
     "suspended": _TOLD_TO_STOP,
     "revoked": _TOLD_TO_STOP,
     "superseded": _TOLD_TO_STOP,
     "ended": _TOLD_TO_STOP,
-    "lapsed": "Its lease and grace are over. Check that the router runs and reaches this portal.",
-    "in-grace": "It serves on grace. Check that the router reaches this portal before grace ends.",
-    "overdue": "It has not renewed when it meant to. Check its connection to this portal.",
+    "lapsed": "Its lease and grace have ended. Check that it is running and can reach this portal.",
+    "in-grace": "It is serving on grace. Check that it can reach this portal before grace ends.",
+    "overdue": "It has missed its planned renewal. Check its connection to this portal.",
 }
 
 
 @dataclass(frozen=True)
 class Health:
-    """How an instance is, in one word, and what to do about it."""
+    """The state of an instance in one word, and what to do about it."""
 
     state: str
     """`serving`, `overdue`, `in-grace`, `lapsed`, `suspended`, `revoked`, `superseded`, `ended`,
@@ -40,13 +40,13 @@ class Health:
 
 @dataclass(frozen=True)
 class InstancePage:
-    """What the page of an instance shows."""
+    """The facts of an instance's page."""
 
     instance: Instance
     deployment: Deployment
     health: Health
     forks: tuple[Fork, ...]
-    """The newest first, 20 at most."""
+    """At most 20, newest first."""
 
 
 def instances_of(context: Context, deployment_id: str) -> list[Instance]:
@@ -75,7 +75,7 @@ def account_instance(context: Context, account_id: str, instance_id: str) -> Ins
     """Return an instance of this account.
 
     Raises:
-        NotFound: there is none, or it is another account's (the two answer alike).
+        NotFound: there is none, or it belongs to another account (both look the same).
     """
     instance = context.session.get(Instance, instance_id)
     if instance is None or instance.account_id != account_id:
@@ -84,7 +84,7 @@ def account_instance(context: Context, account_id: str, instance_id: str) -> Ins
 
 
 def instance_health(context: Context, instance: Instance) -> Health:
-    """Say how an instance is at this unit's instant."""
+    """Return an instance's state at this unit's instant."""
     at = context.at
     states = (
         ("retired", instance.retired_at is not None),
@@ -100,7 +100,7 @@ def instance_health(context: Context, instance: Instance) -> Health:
 
 
 def instance_page(context: Context, account_id: str, instance_id: str) -> InstancePage:
-    """Return what the page of an instance shows.
+    """Return the facts of an instance's page.
 
     Raises:
         NotFound: there is none in this account.
@@ -118,7 +118,7 @@ def instance_page(context: Context, account_id: str, instance_id: str) -> Instan
 
 
 def give_up_slot(context: Context, instance: Instance) -> None:
-    """Say from when on the slot of an instance that is given up now is free."""
+    """Return when the slot of an instance becomes free if the instance is given up now."""
     license_ = current_license(context.session, instance.deployment_id)
     terms = None if license_ is None or license_.payload is None else license_.payload
     payload = None if terms is None else LicensePayload.parse(terms)
@@ -137,7 +137,7 @@ def give_up_slot(context: Context, instance: Instance) -> None:
 
 
 def retire_instance(context: Context, instance_id: str, *, reason: str) -> Instance:
-    """Retire an instance: it gets no active lease any more. Retiring twice changes nothing.
+    """Retire an instance, so that it gets no more active leases. Repeating it changes nothing.
 
     Raises:
         NotFound: there is none.
@@ -171,7 +171,7 @@ class InstanceRow:
 
 
 def search_instances(context: Context, text: str, most: int = 200) -> list[InstanceRow]:
-    """Find instances whose id, label, fingerprint or key id holds `text`, last seen first."""
+    """Find instances whose id, label, fingerprint or key id contains `text`, last seen first."""
     query = (
         select(Instance, Deployment)
         .join(Deployment, Deployment.id == Instance.deployment_id)

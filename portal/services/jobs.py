@@ -1,4 +1,4 @@
-"""Asking for work after the commit."""
+"""Requesting work after the commit."""
 
 from datetime import datetime
 from typing import Any

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from msgspec import structs
 from sqlalchemy import select, update
 from sqlalchemy.orm import aliased
 
@@ -127,6 +128,16 @@ def check_order(context: Context, order: KeyOrder) -> None:
             raise Invalid("Say why the key is retired anyway.", field="reason")
     else:
         require_compromisable(keyset, order.subject)
+
+
+def affected_licenses(context: Context, keyid: str) -> list[License]:
+    """Return the current licenses that nobody would vouch for without this key."""
+    keyset = current_keyset(context).document
+    keys = tuple(
+        structs.replace(key, status="compromised") if key.keyid == keyid else key
+        for key in keyset.keys
+    )
+    return _affected(context, structs.replace(keyset, keys=keys))
 
 
 def stop_signing(context: Context, keyid: str, *, reason: str | None = None) -> None:
@@ -358,7 +369,7 @@ def _reissue_all(transactions: Transactions, order: KeyOrder, keyset: Keyset, ac
     with transactions.writing(actor) as context:
         before = current_keyset(context).document
         _take_back(context, keyset)
-        affected = _affected(context, keyset)
+        affected = [each.id for each in _affected(context, keyset)]
     for old_id in affected:
         with transactions.writing(actor) as context:
             old = context.session.get_one(License, old_id)
@@ -382,7 +393,7 @@ def _counts(keyids: Sequence[str], keyset: Keyset) -> bool:
     return any(key.status != "compromised" for key in known)
 
 
-def _affected(context: Context, keyset: Keyset) -> list[str]:
+def _affected(context: Context, keyset: Keyset) -> list[License]:
     """Return the current licenses that no key vouches for under a keyset."""
     rows = context.session.scalars(
         select(License)
@@ -394,7 +405,7 @@ def _affected(context: Context, keyset: Keyset) -> list[str]:
         )
         .order_by(License.id)
     )
-    return [row.id for row in rows if not _counts(row.key_ids, keyset)]
+    return [row for row in rows if not _counts(row.key_ids, keyset)]
 
 
 def _take_back(context: Context, keyset: Keyset) -> None:

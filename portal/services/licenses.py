@@ -20,22 +20,27 @@ from licensing.license import License as LicensePayload
 from licensing.names import PRODUCT
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.accounts import Account
-from portal.db.deployments import Deployment, lock_deployment
+from portal.db.deployments import lock_deployment
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import Hold, License, current_license, open_holds, suspended_since
 from portal.db.session import clock_difference
 from portal.domain.advice import INSTALLABLE
 from portal.domain.catalog import CATALOG
-from portal.domain.entitlements import EntitlementState, LicenseTerms, compute_terms
-from portal.domain.errors import Conflict, NotFound, Unavailable
+from portal.domain.causes import LicenseSeal
+from portal.domain.entitlements import EntitlementState, Line, compute_terms
+from portal.domain.errors import Conflict, NotFound, Unavailable, Unproved
 from portal.domain.standing import Standing, standing_of
 from portal.domain.succession import Hurry, overlap
 from portal.domain.terms import Mode
 from portal.services.audit import record
+from portal.services.causes import date_anew, prove_line
 from portal.services.context import Actor, Context, Transactions
-from portal.services.emails import tell_members
-from portal.services.keys import current_keyset, role_signers, sign_payload, signer_of, unix
-from portal.services.lines import ask_license, begin, follow, load_line, set_term
+from portal.services.custody import known_keyset, signed_license
+from portal.services.keys import role_signers, sign_payload, signer_of, unix
+from portal.services.lines import ask_license, begin, follow, load_line
+from portal.services.notices import tell_released
+from portal.services.refusals import refuse
+from portal.services.seals import highest_revision, license_seal, seal_license, sealed_line
 
 MAX_CLOCK_DIFFERENCE_S: Final = 60
 
@@ -78,6 +83,7 @@ def store_intent(context: Context, license_id: str) -> License:
     Raises:
         NotFound: no such license.
         Conflict: it was revoked, or nothing live grants a license any more.
+        Unproved: something it would be computed from was never proved.
         Unavailable: the clock cannot be trusted, no key is active, or the license before it is
             not released yet.
     """
@@ -87,22 +93,22 @@ def store_intent(context: Context, license_id: str) -> License:
     if license_.payload is not None:
         return license_
     _require_intendable(context, license_)
-    _require_sane_clock(context)
+    require_sane_clock(context)
+    known_keyset(context)
+    if license_seal(context, license_.id, "issued") is not None:
+        raise Unproved(f"{license_.id} was issued before, and its file is gone.")
     _date_evaluation(context, license_)
     if not license_.key_ids:
         signed_by(license_, [signer.keyid for signer in role_signers(context, "license")])
-    raw = fix_payload(context, license_).to_bytes()
+    grants = prove_line(context, license_.account_id, license_.deployment_id)
+    at = unix(context.at)
+    line = sealed_line(context, license_.account_id, license_.deployment_id, grants, at)
+    place = _proved_place(context, license_)
+    raw = fix_payload(context, license_, line, place).to_bytes()
     license_.payload = raw
     license_.payload_sha256 = sha256_hex(raw)
-    _record(
-        context,
-        "license.intended",
-        license_,
-        payload_sha256=license_.payload_sha256,
-        key_ids=license_.key_ids,
-        revision=license_.revision,
-    )
     context.session.flush()
+    seal_license(context, license_, grants, at, revision=license_.revision)
     return license_
 
 
@@ -145,8 +151,12 @@ def _require_intendable(context: Context, license_: License) -> None:
         raise Unavailable(f"{before} is being issued; this license follows it.")
 
 
-def _require_sane_clock(context: Context) -> None:
-    """Refuse to date documents by a clock that disagrees with the database's."""
+def require_sane_clock(context: Context) -> None:
+    """Refuse to act by a clock that disagrees with the database's, or was ahead before.
+
+    Raises:
+        Unavailable: the clock cannot be trusted.
+    """
     difference = clock_difference(context.session, context.at)
     if abs(difference) > MAX_CLOCK_DIFFERENCE_S:
         raise Unavailable(
@@ -163,20 +173,68 @@ def _date_evaluation(context: Context, license_: License) -> None:
     is_first = license_.issue_key == f"start:{entitlement.id}"
     is_evaluation = CATALOG[entitlement.terms.sku].source == "evaluation"
     if is_first and is_evaluation and entitlement.ended_at is None:
-        set_term(entitlement, context.at)
-        context.session.flush()
+        date_anew(context, entitlement)
 
 
-def fix_payload(context: Context, license_: License) -> LicensePayload:
-    """Compute what a license says from what is live now, and note it in its columns.
+@dataclass(frozen=True)
+class _Place:
+    """Where a license stands in its deployment's line."""
+
+    revision: int
+    supersedes: str | None
+
+
+def _place(context: Context, license_: License) -> _Place:
+    """Return where a license stands by the rows."""
+    predecessor = current_license(context.session, license_.deployment_id)
+    highest = context.session.scalar(
+        select(func.max(License.revision)).where(License.deployment_id == license_.deployment_id)
+    )
+    return _Place(1 + (highest or 0), None if predecessor is None else predecessor.id)
+
+
+def _proved_place(context: Context, license_: License) -> _Place:
+    """Return where a license stands by what was signed and sealed: rows could use up revisions.
+
+    Raises:
+        Unproved: the license it replaces is not as it was signed, or a later one is gone.
+    """
+    row = current_license(context.session, license_.deployment_id)
+    document = None if row is None else signed_license(context, row)
+    if row is not None and (document is None or document.deployment_id != license_.deployment_id):
+        raise Unproved(f"{row.id}, which would be replaced, is not as it was signed.")
+    revision = 0 if document is None else document.revision
+    issued = highest_revision(context, license_, "issued")
+    if issued > revision:
+        raise Unproved(f"Revision {issued} of {license_.deployment_id} was issued and is gone.")
+    intended = highest_revision(context, license_, "intended")
+    return _Place(1 + max(revision, intended), None if document is None else document.license_id)
+
+
+def fix_payload(
+    context: Context, license_: License, line: Line | None = None, place: _Place | None = None
+) -> LicensePayload:
+    """Compute what a license says and note it in its columns.
+
+    A preview computes it from the rows; the signer gives the line that was proved, and its place.
 
     Raises:
         Conflict: nothing live grants a license.
     """
-    computed = compute_terms(load_line(context, license_.deployment_id))
-    if computed is None:
-        raise Conflict("Nothing live grants a license any more.")
-    payload = _payload(context, license_, computed)
+    facts = _Facts(
+        license_.id,
+        license_.account_id,
+        license_.deployment_id,
+        unix(context.at),
+        context.session.get_one(Account, license_.account_id).name,
+        context.policy.origin,
+        context.policy.issuer,
+    )
+    payload = _payload(
+        facts,
+        line or load_line(context, license_.deployment_id),
+        place or _place(context, license_),
+    )
     license_.revision = payload.revision
     license_.sku = payload.sku
     license_.mode = Mode(payload.mode)
@@ -185,23 +243,43 @@ def fix_payload(context: Context, license_: License) -> LicensePayload:
     return payload
 
 
-def _payload(context: Context, license_: License, computed: LicenseTerms) -> LicensePayload:
-    predecessor = current_license(context.session, license_.deployment_id)
+@dataclass(frozen=True)
+class _Facts:
+    """What a payload says besides what is granted and where it stands."""
+
+    license_id: str
+    account_id: str
+    deployment_id: str
+    issued_at: int
+    customer_name: str | None
+    origin: str
+    issuer: str
+
+
+def _payload(facts: _Facts, line: Line, place: _Place) -> LicensePayload:
+    """Compute a payload; the same facts give the same one.
+
+    Raises:
+        Conflict: nothing live grants a license.
+    """
+    computed = compute_terms(line)
+    if computed is None:
+        raise Conflict("Nothing live grants a license any more.")
     terms = computed.terms
     lease = None
     if computed.leases is not None:
-        lease = LeaseTerms(url=context.policy.origin, **asdict(computed.leases))
+        lease = LeaseTerms(url=facts.origin, **asdict(computed.leases))
     return LicensePayload(
         typ=LicensePayload.TYP,
-        iss=context.policy.issuer,
+        iss=facts.issuer,
         product=PRODUCT,
-        issued_at=unix(context.at),
-        license_id=license_.id,
-        deployment_id=license_.deployment_id,
-        revision=_next_revision(context, license_.deployment_id),
-        supersedes=None if predecessor is None else predecessor.id,
-        customer_id=license_.account_id,
-        customer_name=context.session.get_one(Account, license_.account_id).name,
+        issued_at=facts.issued_at,
+        license_id=facts.license_id,
+        deployment_id=facts.deployment_id,
+        revision=place.revision,
+        supersedes=place.supersedes,
+        customer_id=facts.account_id,
+        customer_name=facts.customer_name,
         sku=terms.sku,
         mode=terms.mode.value,
         not_before_at=unix(computed.not_before_at),
@@ -217,27 +295,74 @@ def _payload(context: Context, license_: License, computed: LicenseTerms) -> Lic
     )
 
 
-def _next_revision(context: Context, deployment_id: str) -> int:
-    highest = context.session.scalar(
-        select(func.max(License.revision)).where(License.deployment_id == deployment_id)
+def require_proved(context: Context, license_: License) -> LicenseSeal:
+    """Require that a license's payload follows from sealed causes; return the seal of its intent.
+
+    The seal of the intent must vouch for exactly these bytes, and the bytes must come out again
+    when they are computed from the statements it names. What no statement says has a rule of its
+    own: revision, predecessor, `issued_at` and the restrictions on a grant are the sealed intent's;
+    `customer_name` is the customer's own choice and grants nothing; a lease's address is this
+    portal's, now or formerly.
+
+    Raises:
+        Unproved: it does not follow.
+        SignerUnavailable: this process does not hold the seal key.
+    """
+    payload = license_.payload or b""
+    sealed = license_seal(context, license_.id, "intended", sha256_hex(payload))
+    if sealed is None:
+        raise Unproved(f"No statement vouches for the payload of {license_.id}.")
+    intent = sealed.statement
+    row = (license_.account_id, license_.deployment_id, license_.entitlement_id, license_.key_ids)
+    if row != (intent.account_id, intent.deployment_id, intent.entitlement_id, intent.key_ids):
+        raise Unproved(f"The row of {license_.id} differs from what was sealed.")
+    if recomputed(context, LicensePayload.parse(payload), intent) != payload:
+        raise Unproved(f"The payload of {license_.id} does not follow from its causes.")
+    return intent
+
+
+def recomputed(context: Context, stored: LicensePayload, intent: LicenseSeal) -> bytes:
+    """Compute a license's payload anew from the statements its intent names.
+
+    Raises:
+        Unproved: a statement is not there.
+        Conflict, Invalid: nothing is granted by them.
+    """
+    url = None if stored.lease is None else stored.lease.url
+    known = url in context.policy.former_origins
+    facts = _Facts(
+        intent.license_id,
+        intent.account_id,
+        intent.deployment_id,
+        intent.computed_at,
+        stored.customer_name,
+        url if known and url is not None else context.policy.origin,
+        context.policy.issuer,
     )
-    return 1 + (highest or 0)
+    line = sealed_line(
+        context, intent.account_id, intent.deployment_id, intent.grants, intent.computed_at
+    )
+    return _payload(facts, line, _Place(intent.revision, stored.supersedes)).to_bytes()
 
 
 def sign_intent(context: Context, license_: License) -> bytes:
     """Sign a stored intent and verify the outcome as a router would.
 
     Raises:
+        Unproved: it does not follow from sealed causes.
         SignerUnavailable: a chosen key cannot be used now.
         LicensingError: the signed document does not verify.
     """
     if license_.payload is None or not license_.key_ids or license_.issued_at is None:
         raise Conflict("The license has no intent to sign yet.")
+    intent = require_proved(context, license_)
+    if intent.revision <= highest_revision(context, license_, "issued"):
+        raise Unproved(f"Revision {intent.revision} of this line was issued already.")
+    trust = KeysetTrust(known_keyset(context).document)
     signers = [
         signer_of(context, each, beside=place > 0) for place, each in enumerate(license_.key_ids)
     ]
     envelope = sign_payload(license_.payload, LicensePayload.PAYLOAD_TYPE, signers).to_bytes()
-    trust = KeysetTrust(current_keyset(context).document)
     verify_license(envelope, trust, unix(license_.issued_at))
     return envelope
 
@@ -265,30 +390,17 @@ def release(context: Context, license_id: str, envelope: bytes) -> License:
     license_.released_at = context.at
     if license_.document is not None:
         supersede(context, license_, license_.document)
-    _record(
+    context.session.flush()
+    intent = require_proved(context, license_)
+    seal_license(
         context,
-        "license.issued",
         license_,
+        intent.grants,
+        intent.computed_at,
         entitlement_id=license_.entitlement_id,
-        payload_sha256=license_.payload_sha256,
         file_sha256=license_.file_sha256,
-        key_ids=license_.key_ids,
     )
-    deployment = context.session.get_one(Deployment, license_.deployment_id)
-    tell_members(
-        context,
-        license_.account_id,
-        "license-issued",
-        {
-            "deployment": deployment.name,
-            "sku": license_.sku,
-            "license_id": license_.id,
-            "expires_at": license_.expires_at.isoformat() if license_.expires_at else "",
-            "url": f"{context.policy.origin}/account/licenses/{license_.id}",
-        },
-        "owner",
-        "operator",
-    )
+    tell_released(context, license_)
     context.session.flush()
     return license_
 
@@ -314,18 +426,26 @@ def supersede(context: Context, license_: License, document: LicensePayload) -> 
 
 
 def issue_license(transactions: Transactions, license_id: str, actor: Actor) -> None:
-    """Take a license from where it stands to its release.
+    """Take a license from where it stands to its release. What is not proved is recorded.
 
     Raises:
+        Unproved: it does not follow from a cause that the signer proved; it is never signed.
         PortalError, SignerUnavailable: it cannot be issued now; nothing is lost, try again.
     """
-    with transactions.writing(actor) as context:
-        store_intent(context, license_id)
-    with transactions.reading(actor) as context:
-        license_ = context.session.get_one(License, license_id)
-        envelope = license_.envelope or sign_intent(context, license_)
-    with transactions.writing(actor) as context:
-        release(context, license_id, envelope)
+    try:
+        with transactions.writing(actor) as context:
+            store_intent(context, license_id)
+        with transactions.reading(actor) as context:
+            license_ = context.session.get_one(License, license_id)
+            envelope = license_.envelope or sign_intent(context, license_)
+        with transactions.writing(actor) as context:
+            release(context, license_id, envelope)
+    except Unproved as error:
+        with transactions.writing(actor) as context:
+            account_id = context.session.get_one(License, license_id).account_id
+            subject = ("license", license_id)
+            refuse(context, "license.refused", subject, account_id, error.message)
+        raise
 
 
 def issue_pending(transactions: Transactions, deployment_id: str, actor: Actor) -> None:

@@ -1,4 +1,4 @@
-"""The pages that gather several nouns, each read by one function."""
+"""Pages that show several nouns; one function reads all facts of a page."""
 
 from dataclasses import dataclass
 
@@ -27,12 +27,12 @@ from portal.services.sign_ins import open_sign_ins
 
 @dataclass(frozen=True)
 class AccountOverview:
-    """An account's first page: is it fine, and what is to do?"""
+    """The facts of an account's first page: its state, and what to do next."""
 
     deployments: tuple[DeploymentFacts, ...]
     open_requests: tuple[Request, ...]
     grants: tuple[Entitlement, ...]
-    """Those that wait for *Start now*, the most urgent first."""
+    """Those waiting for *Start now*, the most urgent first."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class StaffAccountPage:
 
 @dataclass(frozen=True)
 class SecurityPage:
-    """A person's own security."""
+    """The facts of a person's own security page."""
 
     sign_ins: tuple[SignIn, ...]
-    """Where they are signed in, the latest use first."""
+    """The person's sign-ins, last used first."""
     recovery_codes_left: int
 
 
 @dataclass(frozen=True)
 class LicenseHistory:
-    """All that staff see of a license: from the request to the routers that hold it."""
+    """The facts of a license's page for staff: from the request to the routers that use it."""
 
     license: License
     now: Standing
@@ -67,18 +67,18 @@ class LicenseHistory:
     asked: Request | None
     instances: list[Instance]
     trail: list[AuditRow]
-    """What happened to the request, the entitlement and the license, oldest first."""
+    """What was done to the request, the entitlement and the license, oldest first."""
     people: dict[str, Person]
-    """Those who acted, by id."""
+    """The people who acted, by id."""
 
     def actor_name(self, act: AuditRow) -> str:
-        """Return who acted: a person's name, or what kind of actor it was."""
+        """Return who acted: a person's name, or the kind of actor."""
         person = self.people.get(act.actor_id or "")
         return act.actor_kind if person is None else person.name
 
 
 def account_overview(context: Context, account_id: str) -> AccountOverview:
-    """Return what an account's first page shows."""
+    """Return the facts of an account's first page."""
     return AccountOverview(
         deployment_list(context, account_id),
         tuple(
@@ -91,7 +91,7 @@ def account_overview(context: Context, account_id: str) -> AccountOverview:
 
 
 def staff_account_page(context: Context, account_id: str) -> StaffAccountPage:
-    """Return what staff's page of an account shows.
+    """Return the facts of an account's page for staff.
 
     Raises:
         NotFound: there is no such account.
@@ -107,14 +107,14 @@ def staff_account_page(context: Context, account_id: str) -> StaffAccountPage:
 
 
 def security_page(context: Context, person_id: str) -> SecurityPage:
-    """Return what a person's own security page shows."""
+    """Return the facts of a person's own security page."""
     return SecurityPage(
         tuple(open_sign_ins(context, person_id)), unused_recovery_codes(context, person_id)
     )
 
 
 def license_history(context: Context, license_id: str) -> LicenseHistory:
-    """Return the facts of staff's page of a license.
+    """Return the facts of a license's page for staff.
 
     Raises:
         NotFound: there is none.

@@ -1,6 +1,6 @@
-"""What a new password must be: 12 to 128 characters, not a common one, not the person's own data.
+"""Rules for a new password: 12 to 128 characters, not common, not the person's own data.
 
-No rules of composition. The list of common passwords is that of `zxcvbn`, held offline.
+There are no rules about kinds of characters. Common passwords are those that `zxcvbn` knows.
 """
 
 from typing import Final
@@ -12,31 +12,34 @@ from portal.domain.errors import Invalid
 SHORTEST: Final = 12
 LONGEST: Final = 128
 OWN_AT_LEAST: Final = 6
-"""Letters and digits a password must have beside the person's own words."""
+"""Letters and digits a password must have besides the person's own words."""
 GUESSES_LOG10: Final = 8.0
-"""An offline attacker's guesses below which a password counts as common."""
+"""A password counts as common if an offline attacker needs fewer guesses than this."""
 
 
 def check_new_password(password: str, *own_words: str) -> None:
-    """Refuse a password others would guess.
+    """Refuse a password that others could guess.
 
     Raises:
         Invalid: the message says what to change; it never repeats the password.
     """
     if len(password) < SHORTEST:
-        raise Invalid(f"Use at least {SHORTEST} characters; a few words do well.", field="password")
+        raise Invalid(
+            f"Use at least {SHORTEST} characters; a few unrelated words work well.",
+            field="password",
+        )
     if len(password) > LONGEST:
         raise Invalid(f"Use at most {LONGEST} characters.", field="password")
     if "\x00" in password:
-        raise Invalid("A password cannot hold a NUL character.", field="password")
+        raise Invalid("A password cannot contain a NUL character.", field="password")
     if len(_without(password, own_words)) < OWN_AT_LEAST:
         raise Invalid(
-            "That is little more than your own name, company or address. Add other words.",
+            "That is little more than your name, company or address. Add other words.",
             field="password",
         )
     if _guesses(password, own_words) < GUESSES_LOG10:
         raise Invalid(
-            "That password is among those attackers try first. Add words nobody would expect.",
+            "That is one of the passwords that attackers try first. Add words nobody would expect.",
             field="password",
         )
 
@@ -46,7 +49,7 @@ def _parts(own_words: tuple[str, ...]) -> list[str]:
 
 
 def _without(password: str, own_words: tuple[str, ...]) -> str:
-    """Return the letters and digits that are none of the person's own words."""
+    """Return the letters and digits that are left without the person's own words."""
     left = password.casefold()
     for part in sorted(_parts(own_words), key=len, reverse=True):
         if len(part) >= 3:

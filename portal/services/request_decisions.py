@@ -30,7 +30,7 @@ def require_open(request: Request) -> None:
         Conflict: somebody did.
     """
     if request.state is not RequestState.OPEN:
-        raise Conflict(f"The request was {request.state} meanwhile.")
+        raise Conflict(f"The request has already been {request.state}.")
 
 
 def decide(

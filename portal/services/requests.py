@@ -1,8 +1,8 @@
-"""Requests: evaluations that a policy may grant, pilots that staff decide.
+"""Requests: evaluations that a policy may grant, and pilots that staff decide.
 
 Invariants: a request is decided once, by a conditional UPDATE. The caps per account and per domain
-are judged while the account's and the domain's turn is held, so that two requests at once cannot
-both pass. What a customer asked is never changed; what was granted stands beside it.
+are checked while the account's and the domain's turns are held, so that two requests at once cannot
+both pass. What a customer asked for never changes; what was granted is stored beside it.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from portal.db.requests import Request, RequestMessage
 from portal.db.turns import take_turn
 from portal.domain.catalog import fill_terms, template_of
 from portal.domain.email_addresses import EmailAddress, parse_email
-from portal.domain.entitlements import check_terms, judge_start
+from portal.domain.entitlements import EntitlementState, check_terms, judge_start
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.evaluations import Applicant, Decision, decide_evaluation, promised_answer
 from portal.domain.identifiers import MESSAGE, REQUEST, new_id
@@ -37,6 +37,7 @@ from portal.domain.requests import (
     offered_features,
 )
 from portal.domain.terms import Comparison, Terms, differences
+from portal.services.causes import staff_approve_here
 from portal.services.context import Context
 from portal.services.deployments import account_deployment, create_deployment
 from portal.services.emails import queue_email, tell_staff
@@ -60,12 +61,12 @@ from portal.services.request_decisions import (
 from portal.services.sign_ups import accept_terms_of_use
 
 MOST_OPEN: Final = 5
-"""Undecided requests an account may have at once."""
+"""The most undecided requests an account may have."""
 CHOSEN_BY_CUSTOMERS: Final = {
     RequestKind.EVALUATION: {"mode", "features", "fingerprints"},
     RequestKind.PILOT: {"mode", "features", "fingerprints"},
 }
-"""The terms a request may ask for otherwise than the SKU's template says."""
+"""The terms in which a request may differ from the SKU's template."""
 STAFF_DECIDE: Final = {
     RequestKind.PILOT: Decision(("Staff decide on every pilot.",)),
     RequestKind.RENEWAL: Decision(("Staff decide on every renewal.",)),
@@ -78,16 +79,16 @@ class Ask:
 
     kind: RequestKind
     deployment_id: str | None
-    """None: a new deployment named `deployment_name`."""
+    """None for a new deployment named `deployment_name`."""
     deployment_name: str = ""
     terms: Terms
     background: Background
     bind: bool = False
-    """Whether the portal makes a fingerprint where the terms name none."""
+    """Whether the portal creates a fingerprint if the terms name none."""
 
 
 def submit_request(context: Context, *, account_id: str, person_id: str, ask: Ask) -> Request:
-    """Take a request. An evaluation the policy allows is granted and issued at once.
+    """Accept a request. An evaluation that the policy allows is granted and issued immediately.
 
     Raises:
         Invalid, NotFound, LimitReached, Conflict: what was asked cannot be. An evaluation is for a
@@ -147,7 +148,7 @@ def _asked_terms(context: Context, ask: Ask) -> Terms:
         check_terms(ask.terms)
         return ask.terms
     if template_of(ask.terms.sku).source != ask.kind.value:
-        raise Invalid(f"Ask for {ask.terms.sku} another way.", field="sku")
+        raise Invalid(f"{ask.terms.sku} cannot be requested here.", field="sku")
     others = {each.term for each in differences(fill_terms(ask.terms.sku), ask.terms)}
     if not others <= CHOSEN_BY_CUSTOMERS[ask.kind]:
         raise Invalid("Only staff can change these terms.", field="terms")
@@ -160,13 +161,13 @@ def _asked_terms(context: Context, ask: Ask) -> Terms:
 
 
 def _deployment(context: Context, account_id: str, ask: Ask) -> Deployment:
-    """Return the deployment a request is for, making a new one where it is asked for."""
+    """Return the deployment a request is for; create it if the request asks for a new one."""
     open_ones = context.session.scalars(
         select(Request).where(Request.account_id == account_id, Request.state == RequestState.OPEN)
     ).all()
     if len(open_ones) >= MOST_OPEN:
         raise LimitReached(
-            f"{MOST_OPEN} of your requests wait for an answer; more can follow once one has it."
+            f"{MOST_OPEN} of your requests are waiting. You can send more after one is answered."
         )
     if ask.deployment_id is not None:
         deployment = account_deployment(context, account_id, ask.deployment_id)
@@ -177,12 +178,14 @@ def _deployment(context: Context, account_id: str, ask: Ask) -> Deployment:
             context, account_id=account_id, name=ask.deployment_name
         )
     if any(each.kind == ask.kind and each.deployment_id == deployment.id for each in open_ones):
-        raise Conflict(f"A request for this deployment waits for an answer already ({ask.kind}).")
+        raise Conflict(
+            f"A request for this deployment is already waiting for an answer ({ask.kind})."
+        )
     return deployment
 
 
 def _judge(context: Context, request: Request, address: EmailAddress) -> Decision:
-    """Judge an evaluation request while nobody else of its domain is judged."""
+    """Judge an evaluation request; requests of the same domain are judged one at a time."""
     domain = request.registrable_domain
     take_turn(context.session, f"evaluation:{domain}")
     person = context.session.get_one(Person, request.person_id)
@@ -231,11 +234,14 @@ def _grant(context: Context, request: Request, *, reason: str) -> Entitlement:
         created_by=request.decided_by,
         request_id=request.id,
     )
+    if request.decided_by is not None and not staff_approve_here(context):
+        # It waits for `portal entitlement approve`, which seals it.
+        return entitlement
     return approve_entitlement(context, entitlement.id, approved_by=request.decided_by)
 
 
 def _announce(context: Context, request: Request) -> None:
-    """Tell staff that a request waits, and the customer what happens next."""
+    """Tell staff that a request is waiting, and the customer what happens next."""
     _tell_staff(context, request, "request-arrived")
     person = context.session.get_one(Person, request.person_id)
     queue_email(
@@ -269,7 +275,7 @@ def account_request(context: Context, account_id: str, request_id: str) -> Reque
     """Return a request of this account.
 
     Raises:
-        NotFound: there is none, or it is another account's (the two answer alike).
+        NotFound: there is none, or it belongs to another account (both look the same).
     """
     request = context.session.get(Request, request_id)
     if request is None or request.account_id != account_id:
@@ -290,13 +296,13 @@ def staff_request(context: Context, request_id: str) -> Request:
 
 
 def entitlement_of(context: Context, request: Request) -> Entitlement | None:
-    """Return what a request was granted as."""
+    """Return the terms a request was granted with."""
     return context.session.scalar(select(Entitlement).where(Entitlement.request_id == request.id))
 
 
 @dataclass(frozen=True)
 class RequestRow:
-    """A request in a list of its account."""
+    """A request in its account's list."""
 
     request: Request
     deployment: Deployment
@@ -318,7 +324,7 @@ def request_list(context: Context, account_id: str) -> list[RequestRow]:
 def request_queue(
     context: Context, *, kind: RequestKind | None = None, state: RequestState = RequestState.OPEN
 ) -> list[tuple[Request, Account]]:
-    """Return requests of a state for staff, oldest first."""
+    """Return the requests in a state for staff, oldest first."""
     query = (
         select(Request, Account)
         .join(Account, Account.id == Request.account_id)
@@ -333,24 +339,24 @@ def request_queue(
 
 @dataclass(frozen=True, kw_only=True)
 class RequestPage:
-    """What the page of a request shows."""
+    """The facts of a request's page."""
 
     request: Request
     account: Account
     deployment: Deployment
     people: dict[str, Person]
-    """Who asked, took, decided and wrote, by id."""
+    """The people who asked, took, decided and wrote, by id."""
     messages: tuple[RequestMessage, ...]
-    """Those the reader may see, oldest first."""
+    """The messages that the reader may see, oldest first."""
     changes: tuple[Comparison, ...]
     granted: Entitlement | None
     license: License | None
-    """The newest license from the grant."""
+    """The newest license issued from the grant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRequestPage(RequestPage):
-    """What members see of a request."""
+    """The facts of a request's page for members."""
 
     can_start: bool
     """Whether the reader can press *Start now*."""
@@ -358,11 +364,13 @@ class MemberRequestPage(RequestPage):
 
 @dataclass(frozen=True, kw_only=True)
 class StaffRequestPage(RequestPage):
-    """What staff see of a request, with what helps them decide."""
+    """The facts of a request's page for staff, with what helps them decide."""
 
     accounts_of_domain: tuple[Account, ...]
     earlier: tuple[Request, ...]
     """Other requests of the account or its domain, newest first."""
+    approve_here: bool
+    """Whether an approval on this page counts; if not, the command approves."""
     entitlements: tuple[Entitlement, ...]
     """Of the account, newest first."""
     waiting: Act | None
@@ -372,7 +380,7 @@ class StaffRequestPage(RequestPage):
 def member_request_page(
     context: Context, account_id: str, request_id: str, permissions: frozenset[str]
 ) -> MemberRequestPage:
-    """Return what a member with these permissions sees of a request.
+    """Return the facts of a request's page for a member with these permissions.
 
     Raises:
         NotFound: there is none in this account.
@@ -383,13 +391,13 @@ def member_request_page(
 
 
 def staff_request_page(context: Context, request_id: str) -> StaffRequestPage:
-    """Return what staff see of a request.
+    """Return the facts of a request's page for staff.
 
     Raises:
         NotFound: there is none.
     """
     request = staff_request(context, request_id)
-    # No domain is nobody's: those without one have nothing in common.
+    # People without a domain have nothing in common.
     domain = request.registrable_domain or ""
     of_domain = select(Account).where(Account.registrable_domain == domain)
     earlier = select(Request).where(
@@ -400,6 +408,7 @@ def staff_request_page(context: Context, request_id: str) -> StaffRequestPage:
     session = context.session
     return StaffRequestPage(
         **_page_facts(context, request, *Audience),
+        approve_here=staff_approve_here(context),
         accounts_of_domain=tuple(session.scalars(of_domain.order_by(Account.created_at))),
         earlier=tuple(session.scalars(earlier.order_by(Request.created_at.desc()).limit(20))),
         entitlements=tuple(
@@ -434,10 +443,10 @@ def _page_facts(context: Context, request: Request, *audiences: Audience) -> dic
 
 
 def take_request(context: Context, request_id: str, staff_id: str) -> Request:
-    """Say that one looks at a request; the latest to say so has it.
+    """Record that a staff person is working on a request; the last one to take it has it.
 
     Raises:
-        NotFound, Conflict: there is none, or it is decided.
+        NotFound, Conflict: there is none, or it is already decided.
     """
     request = staff_request(context, request_id)
     require_open(request)
@@ -452,7 +461,8 @@ def approve_request(
     """Approve a request with these terms; the customer starts it within 30 days.
 
     Raises:
-        NotFound, Conflict, Invalid: there is none, it is decided, or the terms cannot be.
+        NotFound, Conflict, Invalid: there is none, it is already decided, or the terms cannot be
+            granted.
     """
     request = staff_request(context, request_id)
     if request.kind is RequestKind.RENEWAL:
@@ -466,24 +476,31 @@ def approve_request(
         entitlement_id=entitlement.id,
         changed=[each.term for each in changes(request)],
     )
-    start_by_at = entitlement.start_by_at
-    tell_decision(
-        context,
-        request,
-        "request-approved",
-        start_by_at="" if start_by_at is None else start_by_at.isoformat(),
-    )
+    announce_approval(context, entitlement)
     return entitlement
 
 
+def announce_approval(context: Context, entitlement: Entitlement) -> None:
+    """Mail the customer what was granted, once it is approved for good and answers a request."""
+    if entitlement.request_id is None or entitlement.state is not EntitlementState.APPROVED:
+        return
+    start_by_at = entitlement.start_by_at
+    tell_decision(
+        context,
+        staff_request(context, entitlement.request_id),
+        "request-approved",
+        start_by_at="" if start_by_at is None else start_by_at.isoformat(),
+    )
+
+
 def decline_request(context: Context, request_id: str, *, staff_id: str, note: str) -> Request:
-    """Decline a request with words to the customer.
+    """Decline a request, with a message to the customer.
 
     Raises:
-        NotFound, Conflict, Invalid: there is none, it is decided, or there are no words.
+        NotFound, Conflict, Invalid: there is none, it is already decided, or the message is empty.
     """
     if not note.strip():
-        raise Invalid("Tell the customer why, and what they can do.", field="note")
+        raise Invalid("Tell the customer why, and what they can do instead.", field="note")
     request = staff_request(context, request_id)
     decide(context, request, RequestState.DECLINED, staff_id=staff_id, note=note)
     record_request(context, "request.declined", request)
@@ -492,21 +509,21 @@ def decline_request(context: Context, request_id: str, *, staff_id: str, note: s
 
 
 def withdraw_request(context: Context, request: Request) -> None:
-    """Take a request back.
+    """Withdraw a request.
 
     Raises:
-        Conflict: it is decided.
+        Conflict: it is already decided.
     """
     decide(context, request, RequestState.WITHDRAWN)
     record_request(context, "request.withdrawn", request)
 
 
 def start_granted(context: Context, account_id: str, request_id: str) -> License:
-    """Start what a request was granted; starting twice gives the same license.
+    """Start what a request was granted; repeating it gives the same license.
 
     Raises:
         NotFound: there is no such request in this account.
-        Conflict: it was not granted, or its time to start has passed.
+        Conflict: it was not granted, or the time to start it has passed.
     """
     granted = entitlement_of(context, account_request(context, account_id, request_id))
     if granted is None:
@@ -517,13 +534,13 @@ def start_granted(context: Context, account_id: str, request_id: str) -> License
 def post_message(
     context: Context, request: Request, *, author_id: str, audience: Audience, text: str
 ) -> RequestMessage:
-    """Add a message: to staff alone, or between staff and customer (the other side is mailed).
+    """Add a message: to staff only, or between staff and customer (the other side is e-mailed).
 
     Raises:
         Invalid: it is empty or too long.
     """
     if not text.strip():
-        raise Invalid("Write something.", field="text")
+        raise Invalid("Write a message.", field="text")
     message = RequestMessage(
         id=new_id(MESSAGE, context.ports.randomness),
         request_id=request.id,

@@ -1,7 +1,7 @@
 """The second factor: time-based codes (RFC 6238), and recovery codes for a lost device.
 
-Invariants: a secret is stored encrypted for its row. A time step is used once, a recovery code is
-burned once, both by a conditional UPDATE, so that a race has one winner.
+Invariants: a secret is stored encrypted for its row. A time step and a recovery code can each be
+used once; a conditional UPDATE sees to that, so a race has one winner.
 """
 
 import base64
@@ -30,14 +30,14 @@ RECOVERY_CODES: Final = 10
 
 
 def start_setup(context: Context, person_id: str) -> str:
-    """Return the secret to set up, in base32; the same one until it is confirmed.
+    """Return the secret to set up, in base32; it stays the same until it is confirmed.
 
     Raises:
-        Conflict: a factor is set up already.
+        Conflict: a second factor is already set up.
     """
     factor = context.session.get(SecondFactor, person_id)
     if factor is not None and factor.confirmed_at is not None:
-        raise Conflict("A second factor is set up already.")
+        raise Conflict("A second factor is already set up.")
     if factor is not None:
         return _secret(context, factor)
     secret = base64.b32encode(context.ports.randomness.token(SECRET_BYTES)).decode()
@@ -61,7 +61,7 @@ def provisioning_uri(secret: str, email: str) -> str:
 def confirm_setup(context: Context, person_id: str, code: str) -> list[str] | None:
     """Confirm the factor by its first code; return the recovery codes, shown this once.
 
-    None when the code is wrong.
+    None if the code is wrong.
     """
     factor = context.session.get(SecondFactor, person_id, with_for_update=True)
     if factor is None or factor.confirmed_at is not None or not _use_step(context, factor, code):
@@ -73,7 +73,7 @@ def confirm_setup(context: Context, person_id: str, code: str) -> list[str] | No
 
 
 def new_recovery_codes(context: Context, person_id: str) -> list[str]:
-    """Make recovery codes in place of all earlier ones."""
+    """Create recovery codes that replace all earlier ones."""
     context.session.execute(delete(RecoveryCode).where(RecoveryCode.person_id == person_id))
     codes = []
     for _ in range(RECOVERY_CODES):
@@ -91,7 +91,7 @@ def new_recovery_codes(context: Context, person_id: str) -> list[str]:
 
 
 def check_code(context: Context, person_id: str, code: str) -> bool:
-    """Say whether a code passes: the current time step's, or an unused recovery code."""
+    """Say whether a code is right: the current time step's, or an unused recovery code."""
     factor = context.session.get(SecondFactor, person_id)
     if factor is None or factor.confirmed_at is None:
         return False
@@ -126,13 +126,13 @@ def unused_recovery_codes(context: Context, person_id: str) -> int:
 
 
 def remove_factor(context: Context, person_id: str) -> None:
-    """Remove a customer's factor and recovery codes, and tell them.
+    """Remove a customer's second factor and recovery codes, and tell them by mail.
 
     Raises:
-        Forbidden: the person is staff, who cannot be without.
+        Forbidden: the person is staff, who must have one.
     """
     if context.session.get_one(Person, person_id).kind == "staff":
-        raise Forbidden("Staff need a second factor.")
+        raise Forbidden("Staff must have a second factor.")
     context.session.execute(delete(RecoveryCode).where(RecoveryCode.person_id == person_id))
     context.session.execute(delete(SecondFactor).where(SecondFactor.person_id == person_id))
     record(context, "person.factor-removed", "person", person_id)

@@ -1,8 +1,9 @@
-"""Signing in and what a signed-in browser is: a row on the server, keyed by its token's hash.
+"""Sign-ins: each signed-in browser is a row on the server, keyed by the hash of its token.
 
-Invariants: the cookie's token is 256 random bits and stands nowhere in clear. It changes at
-sign-in, at the second factor and at re-authentication. Signing out, disabling and a new password
-end rows at once. Staff rows live 12 h and die after 2 h of silence; customers' live 14 days.
+Invariants: the cookie's token is 256 random bits and is never stored in clear. It changes at
+sign-in, at the second factor and at re-authentication. Signing out, disabling the person and a new
+password end rows immediately. A row of staff lasts 12 h, or 2 h without use; a customer's lasts 14
+days.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ FRESH: Final = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Credentials:
-    """What checking a password needs. Read first, checked outside any transaction."""
+    """What checking a password needs. It is read first and checked outside any transaction."""
 
     person_id: str
     kind: str
@@ -51,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class SignedIn:
-    """Who is signed in, with all a page needs to know; read anew for each request."""
+    """Who is signed in, with everything pages need to know; read again for each request."""
 
     token: str
     public_id: str
@@ -65,7 +66,7 @@ class SignedIn:
     staff_roles: frozenset[str]
     permissions: frozenset[str]
     factor_wanted: bool
-    """Whether a second factor still has to be given (or set up) before anything else."""
+    """Whether the second factor has to be given or set up before anything else."""
     factor_is_set_up: bool
     reauthenticated_at: datetime
     last_seen_at: datetime
@@ -76,7 +77,7 @@ class SignedIn:
 
 
 def credentials(context: Context, email: str) -> Credentials | None:
-    """Return what checking this address's password needs; None where nobody can sign in."""
+    """Return what checking this address's password needs; None if nobody can sign in with it."""
     person = person_by_email(context.session, email)
     if person is None or person.disabled_at is not None or person.password_hash is None:
         return None
@@ -93,14 +94,14 @@ def begin(
     rehashed: str | None = None,
     factor_passed: bool = False,
 ) -> str:
-    """Sign a person in whose password was checked; return the new token.
+    """Sign in a person whose password was checked; return the new token.
 
     Args:
         context: the unit of work.
         person_id: whose password was checked.
-        user_agent: what the browser calls itself; shown to the person.
-        rehashed: the password's hash with today's parameters, when the stored one is weaker.
-        factor_passed: whether this browser gave the second factor before.
+        user_agent: the browser's name for itself; shown to the person.
+        rehashed: the password's hash with today's parameters, if the stored one is weaker.
+        factor_passed: whether this browser has given the second factor before.
     """
     person = context.session.get_one(Person, person_id)
     if rehashed is not None:
@@ -128,7 +129,7 @@ def begin(
 
 
 def load(context: Context, token: str) -> SignedIn | None:
-    """Return who holds this token; None when the row is ended, over, or was idle too long."""
+    """Return who holds this token; None if the sign-in was ended, expired or idle too long."""
     row = context.session.execute(
         select(SignIn, Person, SecondFactor)
         .join(Person, Person.id == SignIn.person_id)
@@ -178,14 +179,14 @@ def load(context: Context, token: str) -> SignedIn | None:
 
 
 def person_of_token(context: Context, token: str) -> str | None:
-    """Return whose token this is or was, to keep what they typed; None for nobody's."""
+    """Return whose token this is or was, to keep what they typed; None if it is nobody's."""
     return context.session.scalar(
         select(SignIn.person_id).where(SignIn.token_sha256 == token_hash(token))
     )
 
 
 def touch(context: Context, token: str) -> None:
-    """Note that the browser is still in use."""
+    """Record that the browser is still in use."""
     context.session.execute(
         update(SignIn)
         .where(SignIn.token_sha256 == token_hash(token), SignIn.ended_at.is_(None))
@@ -194,7 +195,7 @@ def touch(context: Context, token: str) -> None:
 
 
 def pass_factor(context: Context, who: SignedIn, code: str) -> str | None:
-    """Return the browser's new token if the code passes as second factor; None if it does not."""
+    """Return the browser's new token if the code is a right second factor, otherwise None."""
     if not check_code(context, who.person_id, code):
         return None
     return rotate(context, who.token, factor_passed=True)
@@ -214,10 +215,10 @@ def set_up_factor(context: Context, who: SignedIn, code: str) -> tuple[str, list
 def rotate(
     context: Context, token: str, *, factor_passed: bool = False, reauthenticated: bool = False
 ) -> str:
-    """Give the browser a new token after it proved more; the old one is dead at once.
+    """Give the browser a new token after it proved more; the old one ends immediately.
 
     Raises:
-        NotFound: the row has ended meanwhile.
+        NotFound: the sign-in has just ended.
     """
     fresh = new_token(context)
     values: dict[str, Any] = {"token_sha256": token_hash(fresh), "last_seen_at": context.at}
@@ -237,7 +238,7 @@ def rotate(
 
 
 def end(context: Context, token: str) -> None:
-    """Sign out; a copy of the cookie is dead from here on."""
+    """Sign out; a copy of the cookie is useless from then on."""
     row = context.session.get(SignIn, token_hash(token))
     if row is not None and row.ended_at is None:
         row.ended_at = context.at
@@ -249,7 +250,7 @@ def end_one(context: Context, person_id: str, public_id: str) -> None:
     """End one of a person's own sign-ins.
 
     Raises:
-        NotFound: it is not one of theirs.
+        NotFound: the person has no such sign-in.
     """
     row = context.session.scalar(
         select(SignIn).where(SignIn.public_id == public_id, SignIn.person_id == person_id)
@@ -272,7 +273,7 @@ def end_all(context: Context, person_id: str, reason: str) -> None:
 
 
 def open_sign_ins(context: Context, person_id: str) -> list[SignIn]:
-    """Return where a person is signed in, the latest use first."""
+    """Return a person's sign-ins, last used first."""
     return list(
         context.session.scalars(
             select(SignIn)
@@ -287,7 +288,7 @@ def open_sign_ins(context: Context, person_id: str) -> list[SignIn]:
 
 
 def switch_account(context: Context, token: str, person_id: str, account_id: str) -> None:
-    """Look at another of one's accounts.
+    """Switch to another of the person's accounts.
 
     Raises:
         NotFound: the person does not belong to it.

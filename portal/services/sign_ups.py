@@ -1,7 +1,7 @@
-"""Joining: sign-up, confirmation of the address, and passwords by mail.
+"""Sign-up, confirmation of the address, and passwords by mail.
 
-Invariants: what is answered never tells whether an address is known; the difference is in the mail.
-A link in a mail changes nothing when it is merely opened: scanners do that.
+Invariants: an answer never tells whether an address is known; only the mail does. Opening a link in
+a mail changes nothing by itself, because scanners open links.
 """
 
 from sqlalchemy import update
@@ -29,10 +29,10 @@ from portal.services.sign_ins import end_all
 
 
 def sign_up(context: Context, *, email: str, name: str, company: str, password_hash: str) -> None:
-    """Take a sign-up. A new address is mailed a confirmation, a known one a reminder.
+    """Sign a person up. A new address is mailed a confirmation, a known one a reminder.
 
     Raises:
-        Invalid: address, name or company are unfit.
+        Invalid: the address, the name or the company cannot be used.
     """
     address = parse_email(email)
     name, company = clean_name(name, "name"), clean_name(company, "company")
@@ -50,7 +50,7 @@ def sign_up(context: Context, *, email: str, name: str, company: str, password_h
         person = add_person(context, "customer", address, name)
     elif person.kind != "customer":
         return
-    # Whoever confirms the address decides: an unconfirmed sign-up is replaced by a later one.
+    # The owner of the address decides: a later sign-up replaces an unconfirmed one.
     person.name = name
     person.company = company
     person.password_hash = password_hash
@@ -82,7 +82,7 @@ def accept_terms_of_use(
 
 
 def confirm_by_token(context: Context, token: str) -> bool:
-    """Confirm an address by the mailed link; False when the link is spent, old or wrong."""
+    """Confirm an address by the mailed link; False if the link is used, expired or wrong."""
     row = live_token(context, token, CONFIRM_EMAIL)
     if row is None or not use_token(context, row):
         return False
@@ -91,7 +91,7 @@ def confirm_by_token(context: Context, token: str) -> bool:
 
 
 def confirm_by_code(context: Context, email: str, code: str) -> bool:
-    """Confirm an address by the mailed code; False when it is wrong, spent or old."""
+    """Confirm an address by the mailed code; False if it is wrong, used or expired."""
     person = person_by_email(context.session, email)
     if person is None:
         return False
@@ -116,14 +116,14 @@ def _address(person: Person) -> EmailAddress:
 
 
 def send_confirmation_again(context: Context, email: str) -> None:
-    """Mail a new confirmation, where there is somebody who needs one."""
+    """Mail a new confirmation if the address belongs to a person who needs one."""
     person = person_by_email(context.session, email)
     if person is not None and person.email_confirmed_at is None:
         send_token(context, person, CONFIRM_EMAIL)
 
 
 def request_reset(context: Context, email: str) -> None:
-    """Mail a link to set a new password, where there is somebody to mail it to."""
+    """Mail a link to set a new password if the address belongs to a person."""
     person = person_by_email(context.session, email)
     if person is None or person.disabled_at is not None:
         return
@@ -132,7 +132,7 @@ def request_reset(context: Context, email: str) -> None:
 
 
 def email_of_reset(context: Context, token: str) -> str | None:
-    """Return whose password a link sets; None when the link is spent, old or wrong."""
+    """Return whose password a link sets; None if the link is used, expired or wrong."""
     row = live_token(context, token, RESET_PASSWORD, SET_PASSWORD)
     return None if row is None else context.session.get_one(Person, row.person_id).email
 
@@ -141,15 +141,15 @@ def set_password_by_token(context: Context, token: str, password_hash: str) -> N
     """Set a password by a mailed link. It ends every sign-in and leaves the second factor alone.
 
     Raises:
-        Conflict: the link is spent, old or wrong.
+        Conflict: the link is used, expired or wrong.
     """
     row = live_token(context, token, RESET_PASSWORD, SET_PASSWORD)
     if row is None or not use_token(context, row):
-        raise Conflict("This link was used or is too old. Ask for a new one.")
+        raise Conflict("This link has been used or has expired. Ask for a new one.")
     person = context.session.get_one(Person, row.person_id)
     person.password_hash = password_hash
     person.password_changed_at = context.at
-    # Whoever reads the mail owns the address.
+    # Reading the mail proves that the address is theirs.
     _confirm(context, person)
     end_all(context, person.id, "new password")
     record(context, "person.password-changed", "person", person.id)
@@ -163,10 +163,10 @@ def set_password_by_token(context: Context, token: str, password_hash: str) -> N
 
 
 def change_password(context: Context, person_id: str, old_hash: str, new_hash: str) -> None:
-    """Change a password whose old one was checked; every other sign-in ends.
+    """Change a password after the old one was checked; every other sign-in ends.
 
     Raises:
-        Conflict: it was changed meanwhile.
+        Conflict: it was changed in the meantime.
     """
     changed = context.session.execute(
         update(Person)
@@ -175,7 +175,7 @@ def change_password(context: Context, person_id: str, old_hash: str, new_hash: s
         .returning(Person.id)
     ).first()
     if changed is None:
-        raise Conflict("The password was changed meanwhile.")
+        raise Conflict("The password was changed in the meantime.")
     end_all(context, person_id, "new password")
     record(context, "person.password-changed", "person", person_id)
     person = context.session.get_one(Person, person_id)

@@ -1,4 +1,4 @@
-"""Staff: the vendor's people, their roles, and who may approve what."""
+"""Staff: the vendor's people, their roles, and what they may do."""
 
 from collections import defaultdict
 
@@ -22,22 +22,21 @@ def create_staff(
     name: str | None = None,
     password_hash: str | None = None,
 ) -> Person:
-    """Make a staff person. Without a password they are mailed a link to set one.
+    """Create a staff person. Without a password, they are mailed a link to set one.
 
     Raises:
-        Invalid: no role, an unknown one, or an unfit address.
+        Invalid: there is no role or an unknown one, or the address cannot be used.
         Conflict: the address is in use.
     """
     unknown = sorted(roles - set(STAFF_ROLES))
     if unknown or not roles:
         raise Invalid(
-            f"Unknown role {', '.join(unknown) or '(none)'};"
-            f" choose among {', '.join(STAFF_ROLES)}.",
+            f"Unknown role {', '.join(unknown) or '(none)'}; choose from {', '.join(STAFF_ROLES)}.",
             field="role",
         )
     address = parse_email(email)
     if person_by_email(context.session, address.text) is not None:
-        raise Conflict(f"{address.text} is in use already.")
+        raise Conflict(f"{address.text} is already in use.")
     person = add_person(context, "staff", address, name or address.text.partition("@")[0])
     person.email_confirmed_at = context.at
     for role in sorted(roles):
@@ -53,14 +52,14 @@ def create_staff(
 
 
 def find_staff(context: Context, text: str) -> Person:
-    """Return the staff person of this id or address.
+    """Return the staff person with this id or address.
 
     Raises:
         NotFound: there is none.
     """
     person = context.session.get(Person, text) or person_by_email(context.session, text)
     if person is None or person.kind != "staff" or person.disabled_at is not None:
-        raise NotFound(f"There is no staff person {text}; `portal staff list` shows them.")
+        raise NotFound(f"There is no staff person {text}; `portal staff list` shows all.")
     return person
 
 
@@ -68,7 +67,7 @@ def require_staff_permission(context: Context, person: Person, permission: str) 
     """Require that a staff person may do this.
 
     Raises:
-        Forbidden: none of their roles carries the permission.
+        Forbidden: none of their roles has the permission.
     """
     if permission not in staff_permissions(staff_roles(context.session, person.id)):
         raise Forbidden(f"{person.email} has no role that permits {permission}.")

@@ -1,7 +1,7 @@
-"""Removing what nobody needs any more.
+"""Removing what is no longer needed.
 
-What a person may still ask about stays for a while after it is over. The records that count
-(licenses, leases, the audit trail) stay for good. The worker tidies every hour.
+What people may still ask about is kept for a while. The records that matter (licenses, leases, the
+audit trail) are kept for good. The worker tidies every hour.
 """
 
 from datetime import timedelta
@@ -20,13 +20,13 @@ from portal.db.sign_ins import SignIn
 from portal.services.context import Context
 
 KEEP: Final = timedelta(days=30)
-"""How long done jobs, spent tokens and ended sign-ins stay."""
+"""How long done jobs, used tokens and ended sign-ins are kept."""
 KEEP_LEASES_WHOLE: Final = timedelta(days=90)
-"""How long the answer to a renewal can be given again, and the forks of a chain are shown."""
+"""How long the answer to a renewal can be repeated, and the forks of a chain are shown."""
 
 
 def tidy(context: Context) -> None:
-    """Remove what has been over for long enough."""
+    """Remove what ended long enough ago."""
     over, long_over = context.at - KEEP, context.at - KEEP_LEASES_WHOLE
     for statement in (
         delete(FormDraft).where(FormDraft.expires_at <= context.at),
@@ -40,7 +40,7 @@ def tidy(context: Context) -> None:
         .where(
             Lease.issued_at <= long_over,
             Lease.envelope.is_not(None),
-            # An instance's last lease is kept whole, however old it is.
+            # An instance's last lease keeps its envelope, however old it is.
             Lease.id.not_in(select(Instance.lease_id)),
         )
         .values(envelope=None),

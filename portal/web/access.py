@@ -1,6 +1,6 @@
-"""Who may use which route. Every view states its rule; a view without one answers nobody.
+"""Who may use which route. Every view states its rule; a view without one is closed to everybody.
 
-The rule is an attribute of the view, so that a test can walk the URL map and print who may do what.
+The rule is an attribute of the view, so a test can walk the URL map and print who may do what.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,15 @@ Kind = Literal["public", "pending", "signed-in", "account", "staff", "machine"]
 class Rule:
     """Who may use a view.
 
-    `public`: everybody. `pending`: signed in, the second factor may still be missing. `signed-in`:
-    anybody fully signed in. `account`, `staff`: those with the permission. `machine`: programs that
-    sign what they send.
+    `public`: everybody. `pending`: people who have signed in, even without their second factor.
+    `signed-in`: people who are fully signed in. `account`, `staff`: people with the permission.
+    `machine`: programs that sign what they send.
     """
 
     kind: Kind
     permission: str | None = None
     fresh: bool = False
-    """Whether re-authentication within the last 15 minutes is needed."""
+    """Whether the person must have re-authenticated within the last 15 minutes."""
 
 
 def _ruled(view: View, rule: Rule) -> View:
@@ -46,17 +46,17 @@ def public(view: View) -> View:
 
 
 def machine(view: View) -> View:
-    """Let programs use the view: no cookies, no CSRF token; what counts is what they signed."""
+    """Let programs use the view: no cookie and no CSRF token; their signature counts."""
     return _ruled(view, Rule("machine"))
 
 
 def pending(view: View) -> View:
-    """Let people use the view who still owe their second factor."""
+    """Let people use the view who have not given their second factor yet."""
     return _ruled(view, Rule("pending"))
 
 
 def for_signed_in(*, fresh: bool = False) -> Callable[[View], View]:
-    """Let anybody use the view who is fully signed in."""
+    """Let everybody use the view who is fully signed in."""
     return lambda view: _ruled(view, Rule("signed-in", None, fresh))
 
 
@@ -71,7 +71,7 @@ def for_staff(permission: str, *, fresh: bool = False) -> Callable[[View], View]
 
 
 def rule_of(endpoint: str) -> Rule | None:
-    """Return the rule of an endpoint; None when its view states none."""
+    """Return the rule of an endpoint; None if its view states none."""
     rule: Rule | None = getattr(current_app.view_functions[endpoint], "access_rule", None)
     return rule
 
@@ -82,7 +82,7 @@ def check_access() -> ResponseReturnValue | None:
         return None
     rule = rule_of(request.endpoint)
     if rule is None:
-        raise Forbidden("This page states no rule for who may use it.")
+        raise Forbidden("This page does not say who may use it.")
     if rule.kind in ("public", "machine"):
         return None
     return _check_person(rule)
@@ -99,7 +99,7 @@ def _check_person(rule: Rule) -> ResponseReturnValue | None:
     if rule.kind in ("account", "staff"):
         belongs = who.kind == "staff" if rule.kind == "staff" else who.kind == "customer"
         if not belongs:
-            # Whoever is on the other side of the house sees no door.
+            # Customers and staff do not learn of each other's pages.
             raise NotFound("There is no such page.")
         if rule.kind == "account" and who.place is None:
             return redirect(url_for("accounts.no_account"))
@@ -113,25 +113,25 @@ def _check_person(rule: Rule) -> ResponseReturnValue | None:
 def _to_sign_in() -> Response:
     if request.method in ("GET", "HEAD"):
         if g.get("had_token"):
-            flash("Your session has ended. Sign in to go on.", "info")
+            flash("Your session has ended. Sign in to continue.", "info")
         return redirect(url_for("sign_ins.sign_in", next=here()))
     page = page_of_form()
     draft = keep_draft(page)
     target = page if draft is None else f"{page}?draft={draft}"
-    kept = " What you typed is kept." if draft else ""
-    flash(f"Your session has ended. Sign in to go on.{kept}", "info")
+    kept = " What you typed has been kept." if draft else ""
+    flash(f"Your session has ended. Sign in to continue.{kept}", "info")
     return redirect(url_for("sign_ins.sign_in", next=target))
 
 
 def here() -> str:
-    """Return the path of this request, to come back to by GET."""
+    """Return this request's path and query, to be opened again by GET."""
     if request.method == "GET" and request.query_string:
         return f"{request.path}?{request.query_string.decode('ascii', 'replace')}"
     return request.path
 
 
 def page_of_form() -> str:
-    """Return the page to come back to by GET: this one, or the one whose form was sent here."""
+    """Return the page to open again by GET: this one, or the one whose form was sent here."""
     if request.method in ("GET", "HEAD"):
         return here()
     methods = current_app.url_map.bind("").allowed_methods(request.path)

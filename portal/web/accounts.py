@@ -15,7 +15,7 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/account")
 @blueprint.get("")
 @for_members(roles.ACCOUNT_READ)
 def overview() -> ResponseReturnValue:
-    """Answer "am I fine?" at a glance, and say what to do next."""
+    """Show at a glance whether all is in order, and what to do next."""
     with portal().transactions.reading(request_actor()) as context:
         facts = overviews.account_overview(context, account_id())
     return render_template("account/overview.html", page=facts)
@@ -24,7 +24,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/members")
 @for_members(roles.ACCOUNT_READ)
 def members() -> ResponseReturnValue:
-    """List who belongs to the account."""
+    """List the account's members."""
     with portal().transactions.reading(request_actor()) as context:
         rows = accounts.members_of(context, account_id())
     return render_template("account/members.html", rows=rows)
@@ -33,7 +33,7 @@ def members() -> ResponseReturnValue:
 @blueprint.get("/activity")
 @for_members(roles.ACCOUNT_READ)
 def activity() -> ResponseReturnValue:
-    """Show what happened in the account."""
+    """Show the account's activity."""
     with portal().transactions.reading(request_actor()) as context:
         acts = audit.activity_for_members(context, account_id())
     entries = [
@@ -51,5 +51,5 @@ def activity() -> ResponseReturnValue:
 @blueprint.get("/none")
 @for_signed_in()
 def no_account() -> ResponseReturnValue:
-    """Tell somebody who belongs to no account what to do."""
+    """Tell a person without an account what to do."""
     return render_template("account/none.html")

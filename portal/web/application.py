@@ -1,8 +1,7 @@
-"""What the two Flask applications of a process share, and nothing of either.
+"""What the two Flask applications of a process share.
 
-Invariants: only the portal's own hosts are answered. What a proxy says of the client counts only
-where a proxy was declared. Each request has an id of its own, which its answer carries; its log
-record is written once.
+Invariants: only requests for the portal's own hosts are answered. Headers that a proxy adds count
+only if a proxy is configured. Each request has an id, which its answer carries, and one log record.
 """
 
 import ipaddress
@@ -19,12 +18,12 @@ from portal.web.portal import WebPortal, portal
 
 
 def new_application(web: WebPortal, *, quiet: Callable[[Response], bool], **options: Any) -> Flask:
-    """Make a Flask application without any route.
+    """Create a Flask application without routes.
 
     Args:
         web: its collaborators.
-        quiet: says of an answer whether its record is worth level debug alone.
-        options: Flask's own.
+        quiet: says whether an answer is logged at level debug only.
+        options: options of Flask.
     """
     app = Flask("portal", **options)
     app.extensions["portal"] = web
@@ -42,7 +41,7 @@ def new_application(web: WebPortal, *, quiet: Callable[[Response], bool], **opti
 
 
 def in_clear() -> bool:
-    """Say whether a request came over plain http from anywhere but this machine."""
+    """Say whether a request came from another machine over plain HTTP."""
     return not request.is_secure and not _is_loopback(request.environ.get("SERVER_NAME", ""))
 
 

@@ -1,8 +1,8 @@
 """WTForms fields and govuk-frontend's components as HTML.
 
-The markup is that of govuk-frontend, written by its Jinja port (`govuk-frontend-jinja`). The port
-reads optional parameters that are not there, so it has an environment of its own that allows this;
-the portal's templates stay strict.
+The markup is govuk-frontend's, written by its Jinja port (`govuk-frontend-jinja`). The port reads
+optional parameters that may be missing. It therefore gets an environment of its own that allows
+this; the portal's templates stay strict.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,33 +59,33 @@ class Look:
     """How a field is shown."""
 
     hint: str | None = None
-    """A sentence below the label; else the field's `description`."""
+    """A sentence below the label; by default the field's `description`."""
     label: str | None = None
     """Replaces the field's own label."""
     heading: bool = False
     """Whether the label is the page's `h1`."""
     optional: bool | None = None
-    """Whether to mark it so; by default text-like fields that need not be filled are."""
+    """Whether to mark the field as optional; by default, text-like fields that may be empty are."""
     autocomplete: str | None = None
-    """The HTML autofill token, as `email`."""
+    """The HTML autofill token, such as `email`."""
     width: int | None = None
     """Characters expected, one of govuk-frontend's widths (2, 3, 4, 5, 10, 20, 30)."""
     classes: str = ""
-    """More classes, as `govuk-input--code`."""
+    """More classes, such as `govuk-input--code`."""
     rows: int = 5
     """Lines of a text area."""
     inputmode: str | None = None
-    """As `numeric`."""
+    """Such as `numeric`."""
     prefix: str | None = None
-    """Text stuck to the front of the input."""
+    """Text attached to the front of the input."""
     suffix: str | None = None
-    """Text stuck to the end of the input."""
+    """Text attached to the end of the input."""
     hints: Mapping[str, str] = field(default_factory=dict)
     """By choice value, a sentence below that choice."""
     conditional: Mapping[str, Markup] = field(default_factory=dict)
-    """By choice value, fields shown when it is chosen."""
+    """By choice value, the fields shown once it is chosen."""
     grid: bool = False
-    """Whether choices stand in columns."""
+    """Whether the choices are laid out in columns."""
 
 
 def form_field(bound: Field, **options: Any) -> Markup:
@@ -156,7 +156,7 @@ def _input(bound: Field, params: dict[str, Any], look: Look, value: str) -> Mark
 
 
 def error_summary(*forms: Form) -> Markup:
-    """Return the linked list of what is wrong with the forms; nothing when nothing is."""
+    """Return the forms' errors as a list of links; empty if there are none."""
     errors = [
         {"text": message, "href": f"#{target}"} if target else {"text": message}
         for form in forms
@@ -232,7 +232,7 @@ def _options(bound: SelectField) -> list[dict[str, Any]]:
 
 def _text_area(bound: TextAreaField, params: dict[str, Any], value: str) -> Markup:
     # The port indents what a component contains, which would add blanks to a text of several
-    # lines: the text is put in afterwards.
+    # lines. So the text is put in afterwards.
     longest = next((v.max for v in bound.validators if isinstance(v, Length) and v.max > 0), None)
     if longest is not None:
         params |= {"maxlength": longest, "threshold": 75}

@@ -1,4 +1,4 @@
-"""Upload the request of a router without a network, and take its answer back."""
+"""Upload the request of a router without a network, and download the answer."""
 
 import segno
 from flask import Blueprint, Response, redirect, render_template, request, url_for
@@ -23,7 +23,7 @@ blueprint = Blueprint("courier", __name__, url_prefix="/account/courier")
 HOUR_S = 3600
 UPLOADS_AN_HOUR = 60
 MOST_CODES = 40
-"""More than these are no way to carry a file."""
+"""The most QR codes an answer is shown as; a longer one is a file only."""
 
 
 class UploadForm(PortalForm):
@@ -32,18 +32,18 @@ class UploadForm(PortalForm):
     file = FileField("File")
     text = TextAreaField("Or the text of its QR codes", [Length(max=100_000)])
     content = b""
-    """What was brought."""
+    """The upload."""
 
     def validate_file(self, field: FileField) -> None:
-        """Take what was brought.
+        """Return the uploaded file or the pasted text.
 
         Raises:
-            ValidationError: nothing was.
+            ValidationError: there is neither.
         """
         sent = field.data.read(courier.MAX_UPLOAD_BYTES * 2 + 1) if field.data else b""
         self.content = sent or (self.text.data or "").strip().encode("utf-8", "replace")
         if not self.content:
-            raise ValidationError("Choose the file that router-license courier request wrote.")
+            raise ValidationError("Choose the file written by router-license courier request.")
 
 
 def page(form: UploadForm, status: int = 200) -> ResponseReturnValue:
@@ -54,14 +54,14 @@ def page(form: UploadForm, status: int = 200) -> ResponseReturnValue:
 @blueprint.get("")
 @for_members(roles.INSTANCES_MANAGE)
 def show() -> ResponseReturnValue:
-    """Ask for a request."""
+    """Show the upload form."""
     return page(UploadForm())
 
 
 @blueprint.post("")
 @for_members(roles.INSTANCES_MANAGE)
 def upload() -> ResponseReturnValue:
-    """Answer a request and show where its answer is."""
+    """Answer a request and redirect to the answer."""
     form = UploadForm()
     if not form.validate_on_submit():
         return page(form, 400)
@@ -75,7 +75,9 @@ def upload() -> ResponseReturnValue:
         form.file.errors = [f"{error.message} {error.next_action}"]
         return page(form, 400)
     except Unavailable:
-        form.file.errors = ["The portal cannot answer it at the moment. Bring it again."]
+        form.file.errors = [
+            "The portal cannot answer this request right now. Upload it again later."
+        ]
         return page(form, 503)
     return redirect(
         url_for(
@@ -90,7 +92,7 @@ def upload() -> ResponseReturnValue:
 @blueprint.get("/<instance_id>/<lease_id>")
 @for_members(roles.INSTANCES_MANAGE)
 def answer(instance_id: str, lease_id: str) -> ResponseReturnValue:
-    """Show how the answer gets back to the router."""
+    """Show how to carry the answer to the router."""
     with portal().transactions.reading(request_actor()) as context:
         row = instances.account_instance(context, account_id(), instance_id)
         data = courier.courier_answer(context, account_id(), instance_id, lease_id)
@@ -108,7 +110,7 @@ def answer(instance_id: str, lease_id: str) -> ResponseReturnValue:
 @blueprint.get("/<instance_id>/<lease_id>/answer.json")
 @for_members(roles.INSTANCES_MANAGE)
 def download(instance_id: str, lease_id: str) -> ResponseReturnValue:
-    """Hand the answer out."""
+    """Send the answer as a file."""
     limit("download", account_id(), 300, HOUR_S)
     with portal().transactions.reading(request_actor()) as context:
         data = courier.courier_answer(context, account_id(), instance_id, lease_id)

@@ -17,13 +17,13 @@ blueprint = Blueprint("deployments", __name__, url_prefix="/account")
 
 
 class DeploymentForm(PortalForm):
-    """A new deployment."""
+    """The form for a new deployment."""
 
     name = StringField("Name", [InputRequired("Enter a name."), Length(max=100)])
 
 
 class CodeForm(PortalForm):
-    """A new enrollment code."""
+    """The form for a new enrollment code."""
 
     uses = IntegerField(
         "For how many routers?",
@@ -47,7 +47,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.route("/deployments/new", methods=["GET", "POST"])
 @for_members(roles.DEPLOYMENTS_MANAGE)
 def new() -> ResponseReturnValue:
-    """Make a deployment."""
+    """Create a deployment."""
     form = DeploymentForm.bound()
     if form.validate_on_submit():
         limit("deployment", account_id(), 60, HOUR_S)
@@ -65,7 +65,7 @@ def new() -> ResponseReturnValue:
 @blueprint.get("/deployments/<deployment_id>")
 @for_members(roles.ACCOUNT_READ)
 def show(deployment_id: str) -> ResponseReturnValue:
-    """Show a deployment: licenses, instances, codes."""
+    """Show a deployment with its licenses, instances and codes."""
     return page(deployment_id, CodeForm.bound())
 
 
@@ -79,7 +79,7 @@ def page(deployment_id: str, form: CodeForm, status: int = 200) -> ResponseRetur
 @blueprint.post("/deployments/<deployment_id>/enrollment-codes")
 @for_members(roles.INSTANCES_MANAGE)
 def new_code(deployment_id: str) -> ResponseReturnValue:
-    """Make an enrollment code and show it, this once."""
+    """Create an enrollment code and show it, this once."""
     form = CodeForm()
     if not form.validate_on_submit():
         return page(deployment_id, form, 400)

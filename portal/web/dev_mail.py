@@ -1,4 +1,4 @@
-"""Mails as they were sent, readable in development only."""
+"""The mails that were sent, shown in development only."""
 
 import email
 import email.policy
@@ -19,7 +19,7 @@ MOST = 100
 @blueprint.get("")
 @public
 def overview() -> ResponseReturnValue:
-    """List the newest mails, with the links in them."""
+    """List the newest mails with their links."""
     folder = portal().settings.mail_dir
     wanted = request.args.get("to", "")
     rows = []
@@ -44,7 +44,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/<name>")
 @public
 def show(name: str) -> ResponseReturnValue:
-    """Show one mail's text."""
+    """Show the text of a mail."""
     known = {path.stem: path for path in portal().settings.mail_dir.glob("*.eml")}
     if name not in known:
         raise NotFound("There is no such mail.")

@@ -1,4 +1,4 @@
-"""The documents every router may fetch: revocation bundle, keysets, and the API's description."""
+"""Documents that everybody may fetch: revocation bundle, keysets, and the API's description."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ blueprint = Blueprint("documents", __name__, url_prefix="/v1")
 
 
 def document(content: bytes) -> Response:
-    """Answer with a public document, or 304 when the client has it."""
+    """Answer with a public document, or 304 if the client has it already."""
     response = Response(content, content_type="application/json")
     response.set_etag(hashlib.sha256(content).hexdigest())
     response.headers["Cache-Control"] = "public, max-age=300"

@@ -1,4 +1,4 @@
-"""What a person had typed when their session ended: kept sealed for an hour, for them alone."""
+"""What a person had typed when their session ended: kept encrypted for an hour, for them alone."""
 
 import json
 from datetime import timedelta
@@ -15,14 +15,14 @@ NEVER_KEPT = ("csrf_token", "password", "new_password", "code")
 
 
 def typed_fields() -> list[tuple[str, str]]:
-    """Return what was typed into the form of this request, without secrets."""
+    """Return what was typed into this request's form, without secrets."""
     return [
         (name, value) for name, value in request.form.items(multi=True) if name not in NEVER_KEPT
     ]
 
 
 def keep_draft(page: str) -> str | None:
-    """Keep the form of this request for whose session it was; None when nothing is to keep.
+    """Keep this request's form for the person whose session ended; None if nothing is to be kept.
 
     Args:
         page: the path of the page that shows the form.
@@ -37,7 +37,7 @@ def keep_draft(page: str) -> str | None:
 
 
 def draft_fields() -> MultiDict[str, str] | None:
-    """Return the draft this request names, when it is this person's and for this page."""
+    """Return the draft this request names, if it belongs to this person and this page."""
     token = request.args.get("draft")
     if token is None or request.method != "GET":
         return None

@@ -1,4 +1,4 @@
-"""Errors to answers, once: pages for people, problems for programs.
+"""Turns errors into answers: pages for people, problems for programs.
 
 Each application says what its answers look like; which error gets which answer is the same for
 both. Every answer says what happened, what to do next, and the request id.
@@ -19,7 +19,7 @@ from portal.domain.errors import PortalError, RateLimited
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
-"""When to come again to a portal that cannot answer now."""
+"""Seconds to wait before asking a portal again that cannot answer now."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Answers:
     """What an application answers when something goes wrong."""
 
     refusal: Callable[[PortalError], Response]
-    """To a refusal of the rules."""
+    """If a rule of the portal refuses."""
     http: Callable[[HTTPException], Response]
-    """To what Flask and Werkzeug refuse."""
+    """If Flask or Werkzeug refuses."""
     unavailable: Callable[[], Response]
-    """While the database cannot be reached."""
+    """If the database cannot be reached."""
     mistake: Callable[[], Response]
-    """To a mistake of ours."""
+    """If the portal has a fault."""
 
 
 def install(app: Flask, answers: Answers) -> None:
@@ -53,11 +53,11 @@ def install(app: Flask, answers: Answers) -> None:
         return answers.unavailable()
 
     def on_database_refusal(error: DBAPIError) -> ResponseReturnValue:
-        # A connection that broke is no mistake of ours.
+        # A broken connection is no fault of the portal.
         return on_database(error) if error.connection_invalidated else on_mistake(error)
 
     def on_mistake(error: Exception) -> ResponseReturnValue:
-        # The log has the whole story under the request id.
+        # The log has the details under the request id.
         log.error("unhandled", exc_info=error, extra={"request_id": g.get("request_id")})
         return answers.mistake()
 

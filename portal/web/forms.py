@@ -1,4 +1,4 @@
-"""What all forms share: CSRF, whole-form errors, and giving back what was typed."""
+"""What all forms share: CSRF, errors from services, and restoring drafts."""
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -22,23 +22,23 @@ class Between:
         """Check a field.
 
         Raises:
-            ValidationError: no number, or one out of range.
+            ValidationError: it is no number, or out of range.
         """
         if field.data is None or not self.lowest <= field.data <= self.highest:
             raise ValidationError(self.message)
 
 
 class PortalForm(FlaskForm):  # type: ignore[misc]
-    """A form of the portal; a GET that names a draft comes back filled."""
+    """A form of the portal; a GET that names a draft shows it filled in."""
 
     @classmethod
     def bound(cls, **options: object) -> "PortalForm":
-        """Make the form from the request, or from the draft it names."""
+        """Fill the form from the request, or from the draft it names."""
         fields = draft_fields() if request.args.get("draft") else None
         return cls(fields, **options) if fields is not None else cls(**options)
 
     def show(self, error: PortalError, names: dict[str, str] | None = None) -> None:
-        """Show a service's refusal at the field it is about, else at the first one.
+        """Show a service's refusal at the field it is about, or else at the first one.
 
         Args:
             error: the refusal.

@@ -1,4 +1,4 @@
-"""What every answer carries, whatever its status.
+"""Headers that every answer carries, whatever its status.
 
 Source: OWASP ASVS 5.0.0 chapter 3.4; RFC 6797; https://www.w3.org/TR/CSP3/.
 """
@@ -27,7 +27,7 @@ STRICT_TRANSPORT = "max-age=63072000; includeSubDomains"
 
 
 def add_headers(response: Response) -> Response:
-    """Add the security headers, the request id, and `no-store` unless somebody may keep it."""
+    """Add the security headers, the request id, and `no-store` unless the answer may be cached."""
     headers = response.headers
     headers["Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"

@@ -1,4 +1,4 @@
-"""Probes: `/healthz` touches nothing, `/readyz` looks at what serving needs."""
+"""Probes: `/healthz` touches nothing, `/readyz` checks what serving needs."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -12,14 +12,14 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @public
 def alive() -> Response:
-    """Say that the process answers."""
+    """Answer, to show that the process runs."""
     return Response("ok\n", content_type="text/plain; charset=utf-8")
 
 
 @blueprint.get("/readyz")
 @public
 def ready() -> tuple[Response, int]:
-    """Say whether database, schema, lease key and clock are as serving needs them."""
+    """Say whether database, schema, lease key and clock are fit for serving."""
     app = portal()
     schema = check_schema(app.transactions.database).well
     checks = {"schema": schema}

@@ -15,7 +15,7 @@ blueprint = Blueprint("instances", __name__, url_prefix="/account/instances")
 
 
 class RetireForm(PortalForm):
-    """Why an instance is retired."""
+    """The form that asks why an instance is retired."""
 
     reason = StringField("Why?", [InputRequired("Say why, for your own records."), Length(max=200)])
 
@@ -30,19 +30,19 @@ def page(instance_id: str, form: RetireForm, status: int = 200) -> ResponseRetur
 @blueprint.get("/<instance_id>")
 @for_members(roles.ACCOUNT_READ)
 def show(instance_id: str) -> ResponseReturnValue:
-    """Show how a router is: last seen, next renewal, what is wrong."""
+    """Show an instance's state: last seen, next renewal, what is wrong."""
     return page(instance_id, RetireForm.bound())
 
 
 @blueprint.post("/<instance_id>/retire")
 @for_members(roles.INSTANCES_MANAGE)
 def retire(instance_id: str) -> ResponseReturnValue:
-    """Retire a router that is gone."""
+    """Retire an instance whose router is gone."""
     form = RetireForm()
     if not form.validate_on_submit():
         return page(instance_id, form, 400)
     with portal().transactions.writing(request_actor()) as context:
         row = instances.account_instance(context, account_id(), instance_id)
         instances.retire_instance(context, row.id, reason=form.reason.data)
-    flash("The router is retired: it gets no further lease.", "good")
+    flash("The router is retired and gets no more leases.", "good")
     return redirect(url_for("instances.show", instance_id=instance_id))

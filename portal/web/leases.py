@@ -34,10 +34,10 @@ def body(read: Callable[[object], RequestBody] = read_request) -> RequestBody:
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise TooLarge(f"The body has {length} bytes.")
-    # Read one byte more than is allowed, never all that is sent.
+    # Read one byte more than is allowed, never everything that was sent.
     data = request.stream.read(MAX_BODY_BYTES + 1)
     if len(data) > MAX_BODY_BYTES:
-        raise TooLarge("The body has more than 40 KiB.")
+        raise TooLarge("The body is larger than 40 KiB.")
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json.")
     try:
@@ -47,7 +47,7 @@ def body(read: Callable[[object], RequestBody] = read_request) -> RequestBody:
 
 
 def instance_actor(sent: RequestBody) -> Actor:
-    """Name the instance that asks as the actor."""
+    """Return the instance that asks as the actor."""
     return Actor("instance", sent.keyid, g.address, g.request_id)
 
 

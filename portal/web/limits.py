@@ -1,4 +1,4 @@
-"""Limits on attempts, counted in the database before the unit of work opens."""
+"""Limits on attempts. They are counted in the database before the unit of work opens."""
 
 import hashlib
 
@@ -15,10 +15,10 @@ def limit(name: str, subject: str, most: int, window_s: int) -> None:
     """Count an attempt of `subject` at `name`.
 
     Raises:
-        RateLimited: more than `most` in `window_s` seconds.
+        RateLimited: there were more than `most` in `window_s` seconds.
     """
     ports = portal().transactions.ports
-    # A bucket's name must not hold what was typed: addresses are personal, and may be long.
+    # A bucket's name must not contain what was typed: addresses are personal and may be long.
     key = hashlib.sha256(subject.strip().lower().encode("utf-8", "replace")).hexdigest()[:32]
     wait = ports.limiter.hit(f"{name}:{key}", limit=most, window_s=window_s, at=ports.clock.now())
     if wait is not None:
@@ -30,10 +30,10 @@ def limit(name: str, subject: str, most: int, window_s: int) -> None:
 
 
 def limit_address(name: str, most: int, window_s: int) -> None:
-    """Count an attempt of this client's address."""
+    """Count an attempt from this client's address."""
     limit(f"{name}:address", g.address, most, window_s)
 
 
 def limit_everybody(name: str, most: int, window_s: int) -> None:
-    """Count an attempt of anybody."""
+    """Count an attempt, whoever makes it."""
     limit(f"{name}:all", "", most, window_s)

@@ -1,7 +1,7 @@
 """The application for programs: `/v1`, the lease protocol and the documents that routers fetch.
 
-Invariants: there is no session and no cookie; what counts is what a program signed. Every refusal
-is a problem document, whatever refused. Nothing is answered in clear from another machine.
+Invariants: there is no session and no cookie; a program is known by its signature. Every refusal
+is a problem document. A request from another machine over plain HTTP is refused.
 """
 
 from flask import Flask, Response
@@ -14,8 +14,8 @@ from portal.web.problems import HTTPS_REQUIRED, PROBLEMS, problem
 
 
 def create_machine_app(web: WebPortal) -> Flask:
-    """Make the application; where the surface is switched off, nothing is at any path."""
-    # Of what went well between programs, the lease row is the record.
+    """Create the application; if the surface is switched off, every path answers 404."""
+    # The lease row already records what went well between programs.
     app = new_application(
         web, quiet=lambda response: response.status_code < 400, static_folder=None
     )
@@ -30,5 +30,5 @@ def create_machine_app(web: WebPortal) -> Flask:
 
 def _refuse_in_clear() -> Response | None:
     if in_clear():
-        return problem(HTTPS_REQUIRED, "The lease protocol is not served over plain http.")
+        return problem(HTTPS_REQUIRED, "The lease protocol is not served over plain HTTP.")
     return None

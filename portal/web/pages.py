@@ -1,7 +1,7 @@
-"""The application for people: pages, forms and the session that says who looks at them.
+"""The application for people: pages, forms and sessions.
 
-Invariants: every form that changes something carries its CSRF token. No page is answered before its
-access rule was asked. Nothing here is reached by a path under `/v1`.
+Invariants: every form that changes something carries a CSRF token. No page is answered before its
+access rule is checked. No path under `/v1` leads here.
 """
 
 from datetime import timedelta
@@ -18,19 +18,22 @@ from portal.web import (
     courier,
     deployments,
     dev_mail,
+    distributions,
     errors,
     health,
     instances,
     licenses,
+    opt_outs,
     public,
-    releases,
     renewals,
     requests,
     security,
     sign_ins,
     sign_ups,
     staff_accounts,
+    staff_emails,
     staff_health,
+    staff_keys,
     staff_licenses,
     staff_requests,
 )
@@ -45,12 +48,12 @@ from portal.web.templating import init_templating
 MAX_FORM_BYTES = 256 * 1024
 MAX_FORM_PARTS = 200
 QUIET = ("static", "health.alive", "health.ready")
-"""Probes and files are not worth a record at level info."""
+"""Probes and static files are logged at level debug only."""
 
 SIGNING_IN = (sign_ins.blueprint, sign_ups.blueprint, security.blueprint)
-"""Served wherever people are: each of their surfaces stands by itself."""
+"""Served with each of the people's surfaces, so that any of them can be served alone."""
 BY_SURFACE = {
-    "public": (public.blueprint, releases.blueprint),
+    "public": (public.blueprint, distributions.blueprint, opt_outs.blueprint),
     "account": (
         accounts.blueprint,
         requests.blueprint,
@@ -64,13 +67,15 @@ BY_SURFACE = {
         staff_requests.blueprint,
         staff_accounts.blueprint,
         staff_licenses.blueprint,
+        staff_emails.blueprint,
         staff_health.blueprint,
+        staff_keys.blueprint,
     ),
 }
 
 
 def create_pages_app(web: WebPortal) -> Flask:
-    """Make the application with the pages of its surfaces; probes are answered in any case."""
+    """Create the application with the pages of its surfaces; probes are always answered."""
     app = new_application(
         web,
         quiet=lambda _: request.endpoint in QUIET,
@@ -138,10 +143,10 @@ def _register_blueprints(app: Flask, web: WebPortal) -> None:
 
 
 def _refuse_unstorable() -> None:
-    """Refuse text no database can hold: NUL, and halves of surrogate pairs.
+    """Refuse text that no database can store: NUL and halves of surrogate pairs.
 
     Raises:
-        BadRequest: such text stands in the path, the query or the form.
+        BadRequest: the path, the query or the form contains such text.
     """
     texts = [request.path, *request.args.keys(), *request.args.values()]
     if request.method == "POST":
@@ -149,11 +154,11 @@ def _refuse_unstorable() -> None:
             texts += [name, *values]
     for text in texts:
         if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise BadRequest("The request holds a character that cannot be stored.")
+            raise BadRequest("The request contains a character that cannot be stored.")
 
 
 def _give_form_back(_: CSRFError) -> ResponseReturnValue:
-    """Give a form back whose token is missing or too old, with all that was typed."""
+    """Show a form again whose token is missing or too old, with everything that was typed."""
     html = render_template(
         "errors/csrf.html", fields=typed_fields(), action=request.path, request_id=g.request_id
     )
@@ -161,7 +166,7 @@ def _give_form_back(_: CSRFError) -> ResponseReturnValue:
 
 
 def _viewer() -> dict[str, object]:
-    """Give every page the person who looks at it."""
+    """Give every page the person who is signed in."""
     who = g.get("signed_in")
     if who is None:
         return {"viewer": None}

@@ -18,11 +18,11 @@ PROBLEM = "application/problem+json"
 
 
 class ProblemKind(Protocol):
-    """What all problems of one code share: a refusal of the lease protocol, or a `Kind`."""
+    """What all problems with one code share: a refusal of the lease protocol, or a `Kind`."""
 
     @property
     def code(self) -> str:
-        """The stable word for it."""
+        """The stable code."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class ProblemKind(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A problem beside the lease protocol's own refusals."""
+    """A problem that is no refusal of the lease protocol."""
 
     code: str
     status: int
@@ -52,7 +52,7 @@ class Kind:
 
 
 HTTPS_REQUIRED = Kind(
-    "https-required", 403, "Only over TLS", "Use the https address of the portal."
+    "https-required", 403, "HTTPS is required", "Use the https address of the portal."
 )
 NOT_FOUND = Kind(
     "not-found", 404, "There is nothing at this path", "Check the path against /v1/openapi.json."
@@ -60,29 +60,29 @@ NOT_FOUND = Kind(
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed",
     405,
-    "This path knows another method",
-    "Use the method that Allow and /v1/openapi.json name.",
+    "The path does not accept this method",
+    "Use a method listed in the Allow header and in /v1/openapi.json.",
 )
 RATE_LIMITED = Kind(
-    "rate-limited", 429, "Too many requests", "Wait as long as Retry-After says, then ask again."
+    "rate-limited", 429, "Too many requests", "Wait as long as Retry-After says, then try again."
 )
 INTERNAL = Kind(
     "internal",
     500,
-    "Something went wrong here",
-    "Keep serving on the lease at hand, ask again later, and report the request id.",
+    "The portal has a fault",
+    "Keep serving under the current lease, try again later, and report the request id.",
 )
 UNAVAILABLE = Kind(
     "unavailable",
     503,
-    "Not available now",
-    "Keep serving on the lease at hand and ask again after Retry-After.",
+    "The portal is not available now",
+    "Keep serving under the current lease and try again after Retry-After.",
 )
 WRONG_HOST = Kind(
     MalformedRequest.code,
     MalformedRequest.status,
     "The Host header names another site",
-    "Send the request to the portal's own origin; a proxy in between must keep the Host header.",
+    "Send the request to the portal's own origin; a proxy must keep the Host header.",
 )
 KINDS: tuple[ProblemKind, ...] = (
     *REFUSALS,
@@ -111,7 +111,7 @@ def problem(
     pointer: str | None = None,
     retry_after_s: int | None = None,
 ) -> Response:
-    """Build a problem answer; `retry_after_s` seconds to wait stand in `Retry-After`."""
+    """Build a problem answer; `retry_after_s` becomes its `Retry-After`."""
     body: dict[str, Any] = {
         "type": f"/help/problems#{kind.code}",
         "title": kind.title,
@@ -141,12 +141,12 @@ def problem_of(error: PortalError) -> Response:
 
 
 def problem_of_status(status: int, detail: str) -> Response:
-    """Build the problem of an HTTP status; one without a kind of its own is a malformed request."""
+    """Build the problem of an HTTP status; a status without a kind is a malformed request."""
     return problem(_OF_STATUS.get(status, MalformedRequest if status < 500 else INTERNAL), detail)
 
 
-def unavailable(detail: str = "The portal cannot answer at the moment.") -> Response:
-    """Build the answer for a portal that cannot work now."""
+def unavailable(detail: str = "The portal cannot answer right now.") -> Response:
+    """Build the answer of a portal that cannot work right now."""
     return problem(UNAVAILABLE, detail, retry_after_s=RETRY_AFTER_S)
 
 
@@ -160,8 +160,8 @@ def _problem_of_http(error: HTTPException) -> Response:
 PROBLEMS = Answers(
     refusal=problem_of,
     http=_problem_of_http,
-    unavailable=lambda: unavailable("The database does not answer at the moment."),
+    unavailable=lambda: unavailable("The database does not respond right now."),
     mistake=lambda: problem(
-        INTERNAL, "The portal made a mistake; it is logged under the request id."
+        INTERNAL, "There was a fault in the portal; it is logged under the request id."
     ),
 )

@@ -18,14 +18,14 @@ TOPICS = ("verify", "terms", "problems", "contact", "offline-or-leased")
 @blueprint.get("/")
 @public
 def landing() -> ResponseReturnValue:
-    """Say what this is and how to begin."""
+    """Show the landing page."""
     return render_template("public/landing.html")
 
 
 @blueprint.get("/plans")
 @public
 def plans() -> ResponseReturnValue:
-    """Show what can be had."""
+    """Show the plans."""
     return render_template("public/plans.html", catalog=CATALOG, feature_names=FEATURE_NAMES)
 
 
@@ -34,7 +34,7 @@ def plans() -> ResponseReturnValue:
 def help_page(topic: str) -> ResponseReturnValue:
     """Show one help topic."""
     if topic not in TOPICS:
-        raise NotFound("There is no help page of this name.")
+        raise NotFound("There is no help page with this name.")
     web = portal()
     return render_template(
         f"public/help/{topic}.html",

@@ -1,4 +1,4 @@
-"""One log record for each answered request: who, what, how long. Never what was sent."""
+"""One log record for each request: who, what, how long. Never what was sent."""
 
 import logging
 import time
@@ -9,17 +9,17 @@ log = logging.getLogger("portal.requests")
 
 
 def begin() -> None:
-    """Note when the request began."""
+    """Record when the request began."""
     g.began = time.perf_counter()
 
 
 def end(response: Response, *, quiet: bool) -> None:
-    """Write the record; where it is `quiet`, at level debug."""
+    """Write the record, at level debug if it is `quiet`."""
     level = logging.DEBUG if quiet else logging.INFO
     if not log.isEnabledFor(level):
         return
     who = g.get("signed_in")
-    # The rule, not the path: paths can hold tokens.
+    # The URL rule, not the path: paths can contain tokens.
     rule = request.url_rule.rule if request.url_rule is not None else None
     log.log(
         level,

@@ -1,4 +1,4 @@
-"""A customer's requests: asking, checking the answers, following, starting what was granted."""
+"""A customer's requests: make one, check it, send it, follow it, start what was granted."""
 
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
@@ -36,7 +36,7 @@ NEW = "new"
 
 
 class RequestForm(PortalForm):
-    """What every request asks."""
+    """The fields of every request."""
 
     step = HiddenField(default="check")
     deployment = SelectField("Deployment", validate_choice=True)
@@ -62,18 +62,18 @@ class RequestForm(PortalForm):
         ],
     )
     terms = BooleanField(
-        "I accept the terms of use", [InputRequired("Accept the terms of use to go on.")]
+        "I accept the terms of use", [InputRequired("Accept the terms of use to continue.")]
     )
 
     def offer(self, sku: str, names: list[tuple[str, str]]) -> None:
-        """Fill in what can be chosen: the SKU's features, the account's deployments."""
+        """Fill in the choices: the SKU's features and the account's deployments."""
         self.features.choices = {name: FEATURE_NAMES[name] for name in CATALOG[sku].features}
         if not self.is_submitted() and not self.features.data:
             self.features.data = list(CATALOG[sku].features)
         self.deployment.choices = {**dict(names), NEW: "A new deployment"}
 
     def ask(self, kind: RequestKind, sku: str) -> Ask:
-        """Return what was filled in."""
+        """Return the request as filled in."""
         chosen = self.deployment.data
         own = self.fingerprint.data if self.bind.data else None
         return Ask(
@@ -91,12 +91,12 @@ class RequestForm(PortalForm):
         )
 
     def background(self) -> Background:
-        """Return what was said beside the terms."""
+        """Return the background given beside the terms."""
         return Background(purpose=self.purpose.data)
 
 
 class PilotForm(RequestForm):
-    """What a pilot asks besides."""
+    """The fields that only a pilot has."""
 
     goals = TextAreaField(
         "What should the pilot show?", [InputRequired("Say what it should show."), Length(max=2000)]
@@ -106,13 +106,13 @@ class PilotForm(RequestForm):
         "Tokens you expect in a week",
         [
             InputRequired("Enter a whole number, such as 2000000."),
-            Between(1, MAX_TOKENS, "Enter a whole number from 1 up."),
+            Between(1, MAX_TOKENS, "Enter a whole number, 1 or more."),
         ],
     )
     contacts = TextAreaField("Who should we talk to?", [Length(max=1000)])
 
     def background(self) -> Background:
-        """Return what was said beside the terms."""
+        """Return the background given beside the terms."""
         return Background(
             purpose=self.purpose.data,
             goals=self.goals.data,
@@ -146,7 +146,7 @@ def new_pilot() -> ResponseReturnValue:
 
 
 def ask_for(form_class: type[RequestForm], sku: str, kind: RequestKind) -> ResponseReturnValue:
-    """Show the form, then the answers to check, then send."""
+    """Show the form, then a page to check the answers, then send the request."""
     form = form_class.bound()
     with portal().transactions.reading(request_actor()) as context:
         # What is sent names any deployment: the service says what speaks against it.
@@ -179,7 +179,7 @@ def send(form: RequestForm, kind: RequestKind, sku: str) -> ResponseReturnValue:
     """Send a checked request.
 
     Raises:
-        PortalError: it cannot be taken; everything typed stays.
+        PortalError: it is refused; the form keeps everything typed.
     """
     limit("request", account_id(), 20, HOUR_S)
     with portal().transactions.writing(request_actor()) as context:
@@ -199,7 +199,7 @@ def send(form: RequestForm, kind: RequestKind, sku: str) -> ResponseReturnValue:
 @blueprint.get("/<request_id>")
 @for_members(roles.ACCOUNT_READ)
 def show(request_id: str) -> ResponseReturnValue:
-    """Show a request, what became of it, and what happens next."""
+    """Show a request, its outcome, and what happens next."""
     with portal().transactions.reading(request_actor()) as context:
         page = requests.member_request_page(
             context, account_id(), request_id, signed_in().permissions
@@ -208,15 +208,15 @@ def show(request_id: str) -> ResponseReturnValue:
 
 
 class MessageForm(PortalForm):
-    """A message to staff."""
+    """The form for a message to staff."""
 
-    text = TextAreaField("Your message", [InputRequired("Write something."), Length(max=MAX_TEXT)])
+    text = TextAreaField("Your message", [InputRequired("Write a message."), Length(max=MAX_TEXT)])
 
 
 @blueprint.post("/<request_id>/messages")
 @for_members(roles.REQUESTS_MAKE)
 def post_message(request_id: str) -> ResponseReturnValue:
-    """Answer staff."""
+    """Send staff a message."""
     form = MessageForm()
     if form.validate_on_submit():
         limit("message", account_id(), 30, HOUR_S)
@@ -229,21 +229,21 @@ def post_message(request_id: str) -> ResponseReturnValue:
                 audience=Audience.CUSTOMER,
                 text=form.text.data,
             )
-        flash("Your message is sent.", "good")
+        flash("Your message was sent.", "good")
     else:
-        flash("Write something of at most 4,000 characters.", "bad")
+        flash("Write a message of at most 4,000 characters.", "bad")
     return redirect(url_for("requests.show", request_id=request_id))
 
 
 @blueprint.post("/<request_id>/withdraw")
 @for_members(roles.REQUESTS_MAKE)
 def withdraw(request_id: str) -> ResponseReturnValue:
-    """Take a request back."""
+    """Withdraw a request."""
     with portal().transactions.writing(request_actor()) as context:
         requests.withdraw_request(
             context, requests.account_request(context, account_id(), request_id)
         )
-    flash("The request is withdrawn.", "good")
+    flash("The request was withdrawn.", "good")
     return redirect(url_for("requests.show", request_id=request_id))
 
 

@@ -1,4 +1,4 @@
-"""A person's own security: password, second factor, where they are signed in."""
+"""A person's own security: password, second factor, open sessions."""
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -19,7 +19,7 @@ blueprint = Blueprint("security", __name__, url_prefix="/account/security")
 
 
 class ChangePasswordForm(PortalForm):
-    """The old password and a new one."""
+    """The form for the current password and a new one."""
 
     password = PasswordField(
         "Current password", [InputRequired("Enter your password."), Length(max=200)]
@@ -32,7 +32,7 @@ class ChangePasswordForm(PortalForm):
 @blueprint.get("")
 @for_signed_in()
 def overview() -> ResponseReturnValue:
-    """Show password, second factor and open sign-ins."""
+    """Show when the password changed, the second factor and the open sessions."""
     who = signed_in()
     with portal().transactions.reading(request_actor()) as context:
         facts = overviews.security_page(context, who.person_id)
@@ -49,7 +49,7 @@ def password() -> ResponseReturnValue:
         limit("sign-in", who.email, 10, QUARTER_HOUR_S)
         known = check_password(who.email, form.password.data)
         if known is None:
-            form.password.errors = [*form.password.errors, "The current password is not right."]
+            form.password.errors = [*form.password.errors, "The current password is wrong."]
         else:
             try:
                 return set_password(known, form.new_password.data)
@@ -62,7 +62,7 @@ def set_password(known: sign_ins.Credentials, new_password: str) -> ResponseRetu
     """Store a new password and begin a new session in this browser alone.
 
     Raises:
-        Invalid: it is no good password.
+        Invalid: the password is too weak.
     """
     who = signed_in()
     check_new_password(new_password, who.email, who.name)
@@ -77,14 +77,14 @@ def set_password(known: sign_ins.Credentials, new_password: str) -> ResponseRetu
             factor_passed=who.factor_is_set_up,
         )
     start_session(token)
-    flash("Your password is changed. You are signed out everywhere else.", "good")
+    flash("Your password was changed. You are signed out everywhere else.", "good")
     return redirect(url_for("security.overview"))
 
 
 @blueprint.post("/sign-ins/<public_id>/end")
 @for_signed_in()
 def end_sign_in(public_id: str) -> ResponseReturnValue:
-    """End one of one's own sign-ins."""
+    """End one of the person's own sign-ins."""
     with portal().transactions.writing(request_actor()) as context:
         sign_ins.end_one(context, signed_in().person_id, public_id)
     flash("That sign-in has ended.", "good")
@@ -94,7 +94,7 @@ def end_sign_in(public_id: str) -> ResponseReturnValue:
 @blueprint.post("/recovery-codes")
 @for_signed_in(fresh=True)
 def recovery_codes() -> ResponseReturnValue:
-    """Make new recovery codes in place of the old ones."""
+    """Replace the recovery codes by new ones."""
     with portal().transactions.writing(request_actor()) as context:
         codes = second_factors.new_recovery_codes(context, signed_in().person_id)
     return render_template("public/recovery-codes.html", codes=codes, target="/account/security")
@@ -103,8 +103,8 @@ def recovery_codes() -> ResponseReturnValue:
 @blueprint.post("/second-factor/remove")
 @for_signed_in(fresh=True)
 def remove_factor() -> ResponseReturnValue:
-    """Remove one's second factor; staff cannot be without."""
+    """Remove the second factor; staff must keep theirs."""
     with portal().transactions.writing(request_actor()) as context:
         second_factors.remove_factor(context, signed_in().person_id)
-    flash("The second factor is removed.", "warn")
+    flash("The second factor was removed.", "warn")
     return redirect(url_for("security.overview"))

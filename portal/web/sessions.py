@@ -1,4 +1,4 @@
-"""The browser's side of a sign-in: a signed cookie that holds the row's token, nothing else."""
+"""The browser's side of a sign-in: a signed cookie that holds the row's token and nothing else."""
 
 from flask import Flask, current_app, g, request, session
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
@@ -8,12 +8,12 @@ from portal.web.portal import portal, request_actor
 
 
 def init_sign_ins(app: Flask) -> None:
-    """Let the application know who is signed in."""
+    """Set up Flask-Login, which tells the application who is signed in."""
     login = LoginManager()
     login.session_protection = None
     login.user_loader(_load_user)
     # Nobody is given a remember cookie, so none is read: no cookie can have this name. `init_app`
-    # would open the session of every request to look after one.
+    # would open the session of every request to look for one.
     app.config["REMEMBER_COOKIE_NAME"] = ";"
     app.login_manager = login  # type: ignore[attr-defined]
     app.before_request(_know_who)
@@ -29,9 +29,9 @@ def _load_user(token: str) -> "User | None":
 
 
 def _know_who() -> None:
-    """Find out who is signed in, and note from time to time that they still are."""
+    """Return who is signed in, and record from time to time that they are still active."""
     view = current_app.view_functions.get(request.endpoint or "")
-    # A probe is answered alike whatever cookie comes with it, and while the database is away.
+    # A probe ignores cookies, and answers even without the database.
     if view is None or request.endpoint == "static" or request.blueprint == "health":
         return
     if not current_user.is_authenticated:
@@ -44,18 +44,18 @@ def _know_who() -> None:
 
 
 class User(UserMixin):  # type: ignore[misc]
-    """Who is signed in, as Flask-Login wants to have it; its id is the token."""
+    """Who is signed in, in the shape Flask-Login expects; the id is the token."""
 
     def __init__(self, who: SignedIn) -> None:
         self.who = who
 
     def get_id(self) -> str:
-        """Return the token that keys the row."""
+        """Return the token by which the row is found."""
         return self.who.token
 
 
 def start_session(token: str) -> None:
-    """Put a new token in the browser's cookie and drop all else that was in it."""
+    """Put a new token in the browser's cookie and drop everything else in it."""
     flashes = session.get("_flashes")
     session.clear()
     session.permanent = True
@@ -69,7 +69,7 @@ def start_session(token: str) -> None:
 
 
 def end_session() -> None:
-    """Forget the token."""
+    """Remove the token from the cookie."""
     logout_user()
     session.clear()
     g.signed_in = None

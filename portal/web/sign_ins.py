@@ -1,4 +1,4 @@
-"""Signing in and out, the second factor, and proving again who one is."""
+"""Sign-in, sign-out, the second factor and re-authentication."""
 
 import segno
 from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
@@ -17,11 +17,11 @@ from portal.web.sessions import end_session, start_session
 
 blueprint = Blueprint("sign_ins", __name__)
 
-WRONG = "The e-mail address or the password is not right."
+WRONG = "The e-mail address or the password is wrong."
 
 
 class SignInForm(PortalForm):
-    """Address and password."""
+    """The form for address and password."""
 
     email = EmailField(
         "E-mail address", [InputRequired("Enter your e-mail address."), Length(max=254)]
@@ -30,20 +30,20 @@ class SignInForm(PortalForm):
 
 
 class CodeForm(PortalForm):
-    """One code: from an authenticator app, or a recovery code."""
+    """The form for one code: from an authenticator app, or a recovery code."""
 
     code = StringField("Code", [InputRequired("Enter the code."), Length(max=40)])
     next = HiddenField()
 
 
 class PasswordForm(PortalForm):
-    """The password once more."""
+    """The form for the password once more."""
 
     password = PasswordField("Password", [InputRequired("Enter your password."), Length(max=200)])
 
 
 def home() -> str:
-    """Return the first page of whoever is signed in."""
+    """Return the first page of the person signed in."""
     return "/staff" if signed_in().kind == "staff" else "/account"
 
 
@@ -68,7 +68,7 @@ def sign_in() -> ResponseReturnValue:
 
 
 def check_password(email: str, password: str) -> sign_ins.Credentials | None:
-    """Check a password outside any transaction; a stranger costs as much time as a member."""
+    """Check a password outside any transaction; an unknown address takes as long as a known one."""
     transactions = portal().transactions
     with transactions.reading(request_actor()) as context:
         known = sign_ins.credentials(context, email)
@@ -79,7 +79,7 @@ def check_password(email: str, password: str) -> sign_ins.Credentials | None:
 
 
 def to_confirmation(email: str) -> ResponseReturnValue:
-    """Send somebody whose address is not confirmed a new confirmation."""
+    """Mail a new confirmation to a person whose address is not confirmed."""
     limit("confirm", email, 5, HOUR_S)
     with portal().transactions.writing(request_actor()) as context:
         sign_ups.send_confirmation_again(context, email)
@@ -88,7 +88,7 @@ def to_confirmation(email: str) -> ResponseReturnValue:
 
 
 def enter(known: sign_ins.Credentials, password: str) -> ResponseReturnValue:
-    """Begin the session of somebody whose password was right."""
+    """Begin the session of a person whose password was right."""
     transactions = portal().transactions
     passwords = transactions.ports.passwords
     stronger = passwords.hash(password) if passwords.needs_rehash(known.password_hash) else None
@@ -109,7 +109,7 @@ def enter(known: sign_ins.Credentials, password: str) -> ResponseReturnValue:
 @blueprint.route("/sign-in/second-factor", methods=["GET", "POST"])
 @pending
 def second_factor() -> ResponseReturnValue:
-    """Ask for the second factor, or set it up where there is none yet."""
+    """Ask for the second factor, or set it up if there is none yet."""
     who = signed_in()
     target = safe_next(request.args.get("next"), home())
     if not who.factor_wanted:
@@ -124,14 +124,14 @@ def second_factor() -> ResponseReturnValue:
         if token is not None:
             start_session(token)
             return redirect(target)
-        form.code.errors = [*form.code.errors, "That code is not right, or was used before."]
+        form.code.errors = [*form.code.errors, "The code is wrong or was used before."]
     return render_template("public/second-factor.html", form=form), 400 if form.errors else 200
 
 
 @blueprint.route("/sign-in/set-up-second-factor", methods=["GET", "POST"])
 @pending
 def set_up_factor() -> ResponseReturnValue:
-    """Show the secret of a new second factor and confirm it by its first code."""
+    """Show the secret of a new second factor, and confirm it by its first code."""
     who = signed_in()
     target = safe_next(request.args.get("next"), home())
     if who.factor_is_set_up:
@@ -146,7 +146,7 @@ def set_up_factor() -> ResponseReturnValue:
             token, codes = done
             start_session(token)
             return render_template("public/recovery-codes.html", codes=codes, target=target)
-        form.code.errors = [*form.code.errors, "That code is not right. Wait for the next one."]
+        form.code.errors = [*form.code.errors, "The code is wrong. Wait for the next one."]
     with transactions.writing(request_actor()) as context:
         secret = second_factors.start_setup(context, who.person_id)
     page = render_template(
@@ -156,7 +156,7 @@ def set_up_factor() -> ResponseReturnValue:
 
 
 def qr_code(secret: str, email: str) -> Markup:
-    """Draw the address an authenticator app scans as an inline SVG."""
+    """Draw the QR code that an authenticator app scans, as an inline SVG."""
     code = segno.make(second_factors.provisioning_uri(secret, email), error="m")
     return Markup(code.svg_inline(scale=5, border=4, dark="#000", light="#fff", omitsize=False))  # noqa: S704
 
@@ -175,27 +175,27 @@ def reauthenticate() -> ResponseReturnValue:
                 token = sign_ins.rotate(context, who.token, reauthenticated=True)
             start_session(token)
             return redirect(target)
-        form.password.errors = [*form.password.errors, "The password is not right."]
+        form.password.errors = [*form.password.errors, "The password is wrong."]
     return render_template("public/again.html", form=form), 400 if form.errors else 200
 
 
 @blueprint.post("/sign-out")
 @public
 def sign_out() -> ResponseReturnValue:
-    """End the session on the server; a copy of the cookie is dead from here on."""
+    """End the session on the server; a copy of the cookie is useless from then on."""
     who = g.signed_in
     if who is not None:
         with portal().transactions.writing(request_actor()) as context:
             sign_ins.end(context, who.token)
     end_session()
-    flash("You are signed out.", "good")
+    flash("You have signed out.", "good")
     return redirect("/")
 
 
 @blueprint.post("/switch-account")
 @for_signed_in()
 def switch_account() -> ResponseReturnValue:
-    """Look at another of one's accounts."""
+    """Switch to another of the person's accounts."""
     who = signed_in()
     try:
         with portal().transactions.writing(request_actor()) as context:

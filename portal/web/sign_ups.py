@@ -1,4 +1,4 @@
-"""Joining: sign-up, confirming an address, and passwords by mail."""
+"""Sign-up, confirmation of an address, and passwords by mail."""
 
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -18,7 +18,7 @@ blueprint = Blueprint("sign_ups", __name__)
 
 
 class SignUpForm(PortalForm):
-    """Who joins."""
+    """The form of the sign-up."""
 
     email = EmailField(
         "Work e-mail address", [InputRequired("Enter your e-mail address."), Length(max=254)]
@@ -27,24 +27,24 @@ class SignUpForm(PortalForm):
     company = StringField("Company", [InputRequired("Enter your company's name."), Length(max=100)])
     password = PasswordField("Password", [InputRequired("Choose a password."), Length(max=200)])
     terms = BooleanField(
-        "I accept the terms of use", [InputRequired("Accept the terms of use to go on.")]
+        "I accept the terms of use", [InputRequired("Accept the terms of use to continue.")]
     )
 
 
 class ConfirmCodeForm(PortalForm):
-    """The code out of the mail."""
+    """The form for the code from the mail."""
 
     code = StringField("Code", [InputRequired("Enter the code from the mail."), Length(max=20)])
 
 
 class ConfirmLinkForm(PortalForm):
-    """The token out of the link, sent by a button: a scanner that opens it confirms nothing."""
+    """The form for the link's token, sent by a button: a scanner that opens it confirms nothing."""
 
-    token = HiddenField(validators=[InputRequired("The link is not complete."), Length(max=100)])
+    token = HiddenField(validators=[InputRequired("The link is incomplete."), Length(max=100)])
 
 
 class AddressForm(PortalForm):
-    """Where to send a link."""
+    """The form for the address to send a link to."""
 
     email = EmailField(
         "E-mail address", [InputRequired("Enter your e-mail address."), Length(max=254)]
@@ -52,7 +52,7 @@ class AddressForm(PortalForm):
 
 
 class NewPasswordForm(PortalForm):
-    """A new password."""
+    """The form for a new password."""
 
     password = PasswordField("New password", [InputRequired("Choose a password."), Length(max=200)])
 
@@ -60,7 +60,7 @@ class NewPasswordForm(PortalForm):
 @blueprint.route("/sign-up", methods=["GET", "POST"])
 @public
 def sign_up() -> ResponseReturnValue:
-    """Take a sign-up; the answer is the same for known and unknown addresses."""
+    """Sign a person up; the answer is the same for known and unknown addresses."""
     form = SignUpForm()
     if form.validate_on_submit():
         limit_everybody("sign-up", 300, QUARTER_HOUR_S)
@@ -80,7 +80,7 @@ def take_sign_up(form: SignUpForm) -> None:
     """Check the password, hash it outside the transaction, and store the sign-up.
 
     Raises:
-        Invalid: a value has the wrong meaning.
+        Invalid: a value cannot be accepted.
     """
     address = parse_email(form.email.data)
     check_new_password(form.password.data, address.text, form.name.data, form.company.data)
@@ -99,7 +99,7 @@ def take_sign_up(form: SignUpForm) -> None:
 @blueprint.get("/confirm-email")
 @public
 def confirm_email() -> ResponseReturnValue:
-    """Show the button of a link, or ask for the code."""
+    """Show the button for a mailed link, or ask for the code."""
     token = request.args.get("token")
     if token:
         return render_template(
@@ -121,7 +121,7 @@ def confirm_link() -> ResponseReturnValue:
             confirmed = sign_ups.confirm_by_token(context, form.token.data)
         if confirmed:
             return confirmed_answer()
-    flash("This link was used or is too old. Sign in, and a new one is sent.", "bad")
+    flash("This link has been used or has expired. Sign in to get a new one.", "bad")
     return redirect(url_for("sign_ins.sign_in"))
 
 
@@ -137,14 +137,14 @@ def confirm_code() -> ResponseReturnValue:
             confirmed = sign_ups.confirm_by_code(context, email, form.code.data)
         if confirmed:
             return confirmed_answer()
-        form.code.errors = [*form.code.errors, "That code is not right or too old."]
+        form.code.errors = [*form.code.errors, "The code is wrong or has expired."]
     return render_template("public/confirm-email.html", form=form, email=email), 400
 
 
 def confirmed_answer() -> ResponseReturnValue:
-    """Send a confirmed person to sign in."""
+    """Redirect a confirmed person to the sign-in page."""
     session.pop("confirming", None)
-    flash("Your address is confirmed. Sign in to go on.", "good")
+    flash("Your address is confirmed. Sign in to continue.", "good")
     return redirect(url_for("sign_ins.sign_in"))
 
 
@@ -157,7 +157,7 @@ def confirm_again() -> ResponseReturnValue:
         limit("confirm", email, 5, HOUR_S)
         with portal().transactions.writing(request_actor()) as context:
             sign_ups.send_confirmation_again(context, email)
-        flash("If the address waits for confirmation, a new mail is on its way.", "info")
+        flash("If the address still has to be confirmed, a new mail is on its way.", "info")
     return redirect(url_for("sign_ups.confirm_email"))
 
 
@@ -179,7 +179,7 @@ def forgot_password() -> ResponseReturnValue:
 @blueprint.route("/reset-password/<token>", methods=["GET", "POST"])
 @public
 def reset_password(token: str) -> ResponseReturnValue:
-    """Set a password by a mailed link; a second factor is asked for as ever."""
+    """Set a password by a mailed link; signing in still needs the second factor."""
     limit_address("reset", 60, HOUR_S)
     transactions = portal().transactions
     with transactions.reading(request_actor()) as context:

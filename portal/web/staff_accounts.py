@@ -25,7 +25,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/<account_id>")
 @for_staff(roles.STAFF_READ)
 def show(account_id: str) -> ResponseReturnValue:
-    """Show an account: people, deployments, requests, activity."""
+    """Show an account with its people, deployments, requests and activity."""
     with portal().transactions.reading(request_actor()) as context:
         facts = overviews.staff_account_page(context, account_id)
     entries = [

@@ -20,6 +20,7 @@ from wtforms.validators import InputRequired, Length, Optional, Regexp
 from portal.domain import roles
 from portal.domain.acts import ActState
 from portal.domain.catalog import CATALOG, DAY_S, fill_terms, template_of
+from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Invalid
 from portal.domain.requests import (
     MAX_TEXT,
@@ -42,28 +43,29 @@ blueprint = Blueprint("staff_requests", __name__, url_prefix="/staff")
 
 
 class ApproveForm(PortalForm):
-    """The terms to grant: what was asked, unless staff change it."""
+    """The form for the terms to grant: those asked for, unless staff change them."""
 
     act = HiddenField(default="check")
     seen = HiddenField()
     mode = RadioField("How it runs", choices=MODE_NAMES)
     days = IntegerField(
         "Length in days",
-        [InputRequired("Enter the days."), Between(1, 366, "Enter 1 to 366 days.")],
+        [InputRequired("Enter the length in days."), Between(1, 366, "Enter 1 to 366 days.")],
     )
     volume_tokens = IntegerField(
-        "Tokens in any 7 days", [Optional(), Between(1, MAX_TOKENS, "Enter a number from 1 up.")]
+        "Tokens in any 7 days",
+        [Optional(), Between(1, MAX_TOKENS, "Enter a whole number, 1 or more.")],
     )
     max_instances = IntegerField("Instances", [Optional(), Between(1, 1000, "Enter 1 to 1,000.")])
     features = SelectMultipleField("Features")
     fingerprint = StringField(
-        "Bound to the fingerprint",
+        "Bind to this fingerprint",
         [
             Optional(),
-            Regexp(rf"{FINGERPRINT}\Z", message="8 to 128 letters, digits and . _ : - only."),
+            Regexp(rf"{FINGERPRINT}\Z", message="Use 8 to 128 letters, digits and . _ : - only."),
         ],
     )
-    note = TextAreaField("Words to the customer", [Length(max=MAX_TEXT)])
+    note = TextAreaField("Message to the customer", [Length(max=MAX_TEXT)])
 
     def offer(self, asked: Terms, kind: RequestKind) -> None:
         """Fill in the choices, and what was asked."""
@@ -110,32 +112,35 @@ class Wanted:
 
 
 class DeclineForm(PortalForm):
-    """Why not."""
+    """The form for declining."""
 
     note = TextAreaField(
-        "Words to the customer",
-        [InputRequired("Tell the customer why, and what they can do."), Length(max=MAX_TEXT)],
+        "Message to the customer",
+        [
+            InputRequired("Tell the customer why, and what they can do instead."),
+            Length(max=MAX_TEXT),
+        ],
     )
 
 
 class NoteForm(PortalForm):
-    """A message to the customer, or a note for staff alone."""
+    """The form for a message to the customer or a note for staff."""
 
     audience = RadioField(
-        "Who reads this?",
-        [InputRequired("Choose who reads this.")],
+        "Who will read this?",
+        [InputRequired("Choose who will read this.")],
         choices={
             Audience.STAFF.value: "Staff only: an internal note",
             Audience.CUSTOMER.value: "The customer, by e-mail",
         },
     )
-    text = TextAreaField("Text", [InputRequired("Write something."), Length(max=MAX_TEXT)])
+    text = TextAreaField("Text", [InputRequired("Write a message."), Length(max=MAX_TEXT)])
 
 
 @blueprint.get("")
 @for_staff(roles.STAFF_READ)
 def overview() -> ResponseReturnValue:
-    """Show what waits and whether the portal is well."""
+    """Show what is waiting, and the portal's health."""
     with portal().transactions.reading(request_actor()) as context:
         rows = requests.request_queue(context)
         found = health.findings(context, ())
@@ -147,7 +152,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.get("/requests")
 @for_staff(roles.STAFF_READ)
 def queue() -> ResponseReturnValue:
-    """List requests, oldest first, by kind and state."""
+    """List requests by kind and state, oldest first."""
     kind = one_of(RequestKind, request.args.get("kind"))
     state = one_of(RequestState, request.args.get("state")) or RequestState.OPEN
     with portal().transactions.reading(request_actor()) as context:
@@ -163,19 +168,19 @@ def queue() -> ResponseReturnValue:
 
 
 def one_of(words: type[W], text: str | None) -> W | None:
-    """Return the word a query names; None for another or none."""
+    """Return the word that the query names; None if it is unknown or missing."""
     return words(text) if text in set(words) else None
 
 
 @blueprint.get("/requests/<request_id>")
 @for_staff(roles.STAFF_READ)
 def show(request_id: str) -> ResponseReturnValue:
-    """Show a request with all that helps to decide."""
+    """Show a request with everything that helps to decide it."""
     return page("staff/request.html", request_id, note_form=NoteForm.bound())
 
 
 def page(template: str, request_id: str, **more: object) -> str:
-    """Render one of the pages of a request."""
+    """Render one of a request's pages."""
     with portal().transactions.reading(request_actor()) as context:
         facts = requests.staff_request_page(context, request_id)
     return render_template(template, page=facts, sku=CATALOG[facts.request.asked.sku], **more)
@@ -184,16 +189,16 @@ def page(template: str, request_id: str, **more: object) -> str:
 @blueprint.post("/requests/<request_id>/take")
 @for_staff(roles.REQUESTS_DECIDE)
 def take(request_id: str) -> ResponseReturnValue:
-    """Say that one looks at it."""
+    """Take a request: show others that this person is working on it."""
     with portal().transactions.writing(request_actor()) as context:
         requests.take_request(context, request_id, signed_in().person_id)
     return redirect(url_for("staff_requests.show", request_id=request_id))
 
 
 @blueprint.route("/requests/<request_id>/approve", methods=["GET", "POST"])
-@for_staff(roles.REQUESTS_DECIDE)
+@for_staff(roles.REQUESTS_DECIDE, fresh=True)
 def approve(request_id: str) -> ResponseReturnValue:
-    """Approve as asked or with changes; the consequences are shown first."""
+    """Approve a request as asked or with changes, after showing the consequences."""
     form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
         row = requests.staff_request(context, request_id)
@@ -252,7 +257,7 @@ def do_approve(form: ApproveForm, wanted: Wanted) -> ResponseReturnValue:
         PortalError: it is refused.
     """
     terms, note, staff_id = form.terms(wanted.terms), form.note.data or "", signed_in().person_id
-    told = "Approved. The customer was mailed and can start it."
+    told = "Approved. The customer was told by e-mail and can start it."
     with portal().transactions.writing(request_actor()) as context:
         if wanted.kind is RequestKind.RENEWAL:
             act = renewals.grant_renewal(
@@ -263,13 +268,15 @@ def do_approve(form: ApproveForm, wanted: Wanted) -> ResponseReturnValue:
                 note=note,
                 seen=form.seen.data or "",
             )
-            told = "Renewed. The customer was mailed; the license is being signed."
+            told = "Renewed. The customer was told by e-mail; the license is being signed."
             if act.state is ActState.PENDING:
                 told = "Submitted. A second person has to approve it."
         else:
-            requests.approve_request(
+            granted = requests.approve_request(
                 context, wanted.request_id, staff_id=staff_id, terms=terms, note=note or None
             )
+            if granted.state is EntitlementState.PROPOSED:
+                told = "Decided. It counts once the command approves it too, see below."
     flash(told, "good")
     return redirect(url_for("staff_requests.show", request_id=wanted.request_id))
 
@@ -277,14 +284,14 @@ def do_approve(form: ApproveForm, wanted: Wanted) -> ResponseReturnValue:
 @blueprint.route("/requests/<request_id>/decline", methods=["GET", "POST"])
 @for_staff(roles.REQUESTS_DECIDE)
 def decline(request_id: str) -> ResponseReturnValue:
-    """Decline with words to the customer."""
+    """Decline a request, with a message to the customer."""
     form = DeclineForm.bound()
     if form.validate_on_submit():
         with portal().transactions.writing(request_actor()) as context:
             requests.decline_request(
                 context, request_id, staff_id=signed_in().person_id, note=form.note.data
             )
-        flash("Declined. The customer was mailed your words.", "good")
+        flash("Declined. Your message was e-mailed to the customer.", "good")
         return redirect(url_for("staff_requests.show", request_id=request_id))
     return page("staff/request-decline.html", request_id, form=form), 400 if form.errors else 200
 
@@ -292,7 +299,7 @@ def decline(request_id: str) -> ResponseReturnValue:
 @blueprint.post("/requests/<request_id>/messages")
 @for_staff(roles.NOTES_WRITE)
 def post_message(request_id: str) -> ResponseReturnValue:
-    """Ask the customer, or note something for staff alone."""
+    """Send the customer a message, or add a note for staff."""
     form = NoteForm()
     if not form.validate_on_submit():
         return page("staff/request.html", request_id, note_form=form, form=form), 400
@@ -305,6 +312,10 @@ def post_message(request_id: str) -> ResponseReturnValue:
             audience=Audience(form.audience.data),
             text=form.text.data,
         )
-    told = "The customer was mailed." if form.audience.data == "customer" else "Only staff see it."
+    told = (
+        "It was e-mailed to the customer."
+        if form.audience.data == "customer"
+        else "Only staff can see it."
+    )
     flash(f"Noted. {told}", "good")
     return redirect(url_for("staff_requests.show", request_id=request_id))

@@ -1,7 +1,7 @@
 """What templates may call: assets, icons, times, numbers, statuses, form components.
 
-Templates are strict: an undefined name is an error, not an empty string. Everything here is pure
-over its arguments and the `now` given to `init_templating`.
+Templates are strict: an undefined name is an error, not an empty string. Everything here depends
+only on its arguments and the `now` given to `init_templating`.
 """
 
 import gzip
@@ -40,10 +40,10 @@ class UnknownAsset(LookupError):
 
 
 class Assets:
-    """The static files, the hash of each and its text compressed, once when the app is made.
+    """The static files, hashed and compressed once, when the application is created.
 
-    A page refers to `/static/css/shell.css?v=<hash>`. The hash is in the address, so the answer may
-    be kept for ever; an address without the current hash must be revalidated.
+    A page refers to `/static/css/shell.css?v=<hash>`. The hash is part of the address, so the
+    answer may be cached forever; an address without the current hash must be revalidated.
     """
 
     def __init__(self, folder: Path, url_path: str = "/static") -> None:
@@ -77,7 +77,7 @@ class Assets:
         return REVALIDATE
 
     def compress(self, response: Response) -> Response:
-        """Send the compressed text of a static file to whoever takes it.
+        """Send the compressed text of a static file to a browser that accepts it.
 
         Pages are not compressed here: they hold secrets beside text that others choose (BREACH).
         """
@@ -152,7 +152,7 @@ STATUSES: Final[dict[str, Status]] = {
     "ended": Status("Ended", "plain", "circle-slash"),
     # requests
     "open": Status("Open", "info", "inbox"),
-    "taken": Status("Being looked at", "info", "eye"),
+    "taken": Status("In review", "info", "eye"),
     "asked": Status("Waiting for the customer", "warn", "message-square"),
     "deferred": Status("Deferred", "plain", "clock"),
     "approved": Status("Approved", "good", "check"),
@@ -182,8 +182,12 @@ STATUSES: Final[dict[str, Status]] = {
     "announced": Status("Announced", "info", "circle-dashed"),
     "compromised": Status("Compromised", "bad", "shield-alert"),
     "stopped": Status("Signs nothing", "warn", "triangle-alert"),
+    # acts
+    "pending": Status("Waiting for a second person", "info", "circle-dashed"),
+    "returned": Status("Returned to its first person", "warn", "triangle-alert"),
+    "done": Status("Done", "good", "circle-check"),
     # health
-    "well": Status("Well", "good", "circle-check"),
+    "well": Status("Healthy", "good", "circle-check"),
     "degraded": Status("Needs attention", "warn", "triangle-alert"),
     "failing": Status("Failing", "bad", "circle-x"),
     "unknown": Status("Unknown", "plain", "circle-help"),
@@ -207,7 +211,7 @@ def iso(at: datetime) -> str:
 
 
 def instant(at: datetime, *, seconds: bool = False) -> str:
-    """Return how people read an instant: `23 Nov 2026, 20:12 UTC`."""
+    """Return an instant as people read it: `23 Nov 2026, 20:12 UTC`."""
     moment = utc(at)
     clock = moment.strftime("%H:%M:%S" if seconds else "%H:%M")
     return f"{moment.day} {moment:%b %Y}, {clock} UTC"
@@ -232,12 +236,12 @@ def relative(at: datetime, now: datetime) -> str:
 
 
 def number(value: float) -> str:
-    """Return the number with thousands separated: `1,000,000`."""
+    """Return the number with separated thousands: `1,000,000`."""
     return f"{value:,}"
 
 
 def compact(value: int) -> str:
-    """Return `1M`, `2.5M`, `40k` where that loses nothing, else all digits."""
+    """Return `1M`, `2.5M` or `40k` if that is exact, otherwise all digits."""
     for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
         if value >= size:
             tenths, rest = divmod(value * 10, size)
@@ -269,12 +273,12 @@ class TimeElements:
         *,
         seconds: bool = False,
     ) -> Markup:
-        """Return an instant: UTC, relative to now, and (where there is a script) local.
+        """Return an instant: UTC, relative to now, and local if scripts run.
 
         Args:
             at: the instant, aware.
-            form: `full` for facts, where local time stands beside; `line` within a sentence or a
-                table; `relative` where the phrase is enough, with UTC as its title.
+            form: `full` for facts, with local time beside it; `line` within a sentence or a table;
+                `relative` if the phrase is enough, with UTC as its title.
             seconds: whether the second matters, as for expiry.
         """
         phrase = relative(at, self.now())
@@ -296,7 +300,7 @@ class TimeElements:
         ).format(stamp, shown, phrase)
 
     def countdown(self, at: datetime) -> Markup:
-        """Return the time left until `at`, counting down where there is a script."""
+        """Return the time left until `at`, counting down if scripts run."""
         left = max(0, int((utc(at) - utc(self.now())).total_seconds()))
         return Markup('<span class="number" data-countdown="{}">{}</span>').format(
             iso(at), duration(left)
@@ -310,7 +314,7 @@ def init_templating(
 
     Args:
         app: the application.
-        now: reads the clock; called while a page is rendered.
+        now: reads the clock; called whenever a page is rendered.
         templates: the folder of templates.
         static: the folder of static files.
     """
@@ -323,7 +327,7 @@ def init_templating(
         """Return a state as icon and word. `word` replaces the usual one.
 
         Raises:
-            KeyError: the state has no way to be shown yet: add it to STATUSES.
+            KeyError: the state is missing from STATUSES.
         """
         status = STATUSES[state]
         return Markup('<span class="status status--{}">{}{}</span>').format(
@@ -364,7 +368,7 @@ def init_templating(
 
 
 def _has_page(app: Flask, path: str) -> bool:
-    """Say whether this process serves a page at `path`: surfaces can be switched off."""
+    """Say whether this process serves a page at `path`; surfaces can be switched off."""
     return app.url_map.bind("localhost").test(path, method="GET")
 
 
@@ -382,7 +386,7 @@ def way_back() -> str | None:
 
 
 def paragraphs(text: str) -> Markup:
-    """Return plain text of a person as paragraphs, parted at blank lines; markup is inert."""
+    """Return plain text as paragraphs, split at blank lines; markup in it is inert."""
     blocks = [block.strip() for block in text.replace("\r\n", "\n").split("\n\n")]
     return Markup("").join(
         Markup("<p>{}</p>").format(Markup("<br>").join(escape(line) for line in block.split("\n")))

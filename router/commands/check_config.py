@@ -5,7 +5,7 @@ from typing import Any
 
 from router.commands.report import say, show
 from router.config import Config, load_config
-from router.documents.trust import is_release
+from router.documents.trust import is_distribution
 from router.errors import OK
 from router.yaml_file import ConfigError
 
@@ -13,7 +13,7 @@ from router.yaml_file import ConfigError
 def run_check_config(options: argparse.Namespace) -> int:
     """Check a router's configuration; exit 0 if it can be used, 2 with a list of all problems."""
     try:
-        config = load_config(options.config, release=is_release())
+        config = load_config(options.config, distribution=is_distribution())
     except ConfigError as error:
         problems = [
             {"line": problem.line, "path": problem.path, "message": problem.message}
@@ -29,7 +29,7 @@ def run_check_config(options: argparse.Namespace) -> int:
 
 
 def _described(config: Config) -> dict[str, Any]:
-    """Return what a configuration says, without hashes: safe to print."""
+    """Return the facts of a configuration without hashes, safe to print."""
     license_ = config.server.license
     return {
         "listen": f"{config.server.host}:{config.server.port}",

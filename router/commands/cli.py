@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has stopped reading; nothing is wrong with the command.
+        # The reader of the output has stopped reading; the command did nothing wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILED
     sys.exit(status)
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def without_extra(error: ModuleNotFoundError) -> RouterError:
-    """Return what to say of a package that only the extra `router` installs.
+    """Return the message about a missing package that only the extra `router` installs.
 
     Raises:
         ModuleNotFoundError: the module is one of ours, so no extra brings it.
@@ -165,7 +165,7 @@ def _parser() -> Parser:
 
 
 def _add(commands: Any, name: str, runs: str, summary: str) -> Parser:
-    """Add a command; `runs` names the function that runs it, in its module of this room."""
+    """Add a command; `runs` names its function as `module.function` in this package."""
     command: Parser = commands.add_parser(name, help=summary, description=summary)
     module, _, function = runs.partition(".")
     command.set_defaults(module=module, function=function)
@@ -173,7 +173,7 @@ def _add(commands: Any, name: str, runs: str, summary: str) -> Parser:
 
 
 def _group(commands: Any, name: str, summary: str) -> Any:
-    """Add a word that commands stand under."""
+    """Add a group of commands."""
     group = commands.add_parser(name, help=summary)
     return group.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 

@@ -1,7 +1,7 @@
-"""`router-license explain`, and the codes that are not the license's own.
+"""`router-license explain`, and the codes that are not about the license itself.
 
 They are refusals of the portal, and problems of commands and renewals. Each has its meaning and
-what to do; `docs/router/errors.md` says more about each.
+what to do; `docs/router/errors.md` says more.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a command about the lease stands on: license, keys and usage, named or remembered."""
+"""What a command about the lease needs: license, keys and usage, named or remembered."""
 
 import argparse
 from dataclasses import replace
@@ -34,10 +34,10 @@ def named_enrollment(options: argparse.Namespace) -> Enrollment:
 
 
 def named_grounds(options: argparse.Namespace, at: int) -> Grounds:
-    """Read the license and the keyset that are named.
+    """Read the named license and keyset.
 
     Raises:
-        UsageError: one is not named.
+        UsageError: one of them is not named.
         LicensingError: the license does not verify here and now.
     """
     if options.license is None:
@@ -47,7 +47,7 @@ def named_grounds(options: argparse.Namespace, at: int) -> Grounds:
 
 
 def remembered_grounds(options: argparse.Namespace, state: LeaseState, at: int) -> Grounds:
-    """Read license and keyset where they were at the enrollment, unless they are named.
+    """Read the license and the keyset used at enrollment, unless others are named.
 
     Raises:
         UsageError: neither is known.
@@ -76,7 +76,7 @@ def remembered_grounds(options: argparse.Namespace, state: LeaseState, at: int) 
 
 
 def later_keyset(options: argparse.Namespace, at: int) -> Verified[Keyset] | None:
-    """Return the keyset with the later versions in the lease directory taken up.
+    """Return the keyset, or the latest version of it in the lease directory.
 
     Raises:
         UsageError: no keyset is named.
@@ -90,7 +90,7 @@ def later_keyset(options: argparse.Namespace, at: int) -> Verified[Keyset] | Non
 
 
 def _lease_trust(options: argparse.Namespace, at: int) -> Trust:
-    """Return what a lease is verified with: the keyset, or a later one the portal gave."""
+    """Return what a lease is verified with: the keyset, or a later one from the portal."""
     trust = open_trust(options, at)
     held = later_keyset(options, at)
     if held is None or held.document.version <= (trust.version or 0):
@@ -99,7 +99,7 @@ def _lease_trust(options: argparse.Namespace, at: int) -> Trust:
 
 
 def _bundle_version(data: bytes, trust: Trust, at: int) -> int:
-    """Return the version of the kept bundle; 0 where it does not verify any more."""
+    """Return the version of the stored bundle; 0 if it no longer verifies."""
     try:
         return verify_bundle(data, trust, at, require_current=False).document.version
     except LicensingError as error:

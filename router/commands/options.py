@@ -1,4 +1,4 @@
-"""Every option of the command, said once, and what commands read by them.
+"""Every option of the command, defined once, and what commands read from them.
 
 Nothing of the network side is loaded here, so that verifying a file starts fast.
 """
@@ -18,7 +18,7 @@ from licensing.keys import Keyset, PublicKey
 from licensing.verify import KeysetTrust, SingleKeyTrust, Trust, Verified, verify_keyset
 from router.clock import dated, unix_now
 from router.commands.report import say
-from router.documents.trust import EMBEDDED, accept, is_release
+from router.documents.trust import EMBEDDED, accept, is_distribution
 from router.errors import UsageError
 from router.files import read_file
 
@@ -27,7 +27,7 @@ CODE_VARIABLE: Final = "SMART_LLMROUTER_ENROLLMENT_CODE"
 
 
 class Parser(argparse.ArgumentParser):
-    """Accepts only full option names, and leaves it to `main` to report a wrong call."""
+    """Accepts only full option names, and leaves the report of a wrong call to `main`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
@@ -45,7 +45,7 @@ def parse_time(text: str) -> int:
     """Read `--as-of`: RFC 3339 or Unix seconds.
 
     Raises:
-        argparse.ArgumentTypeError: another form.
+        argparse.ArgumentTypeError: it has another form.
     """
     if text.isascii() and text.isdigit() and len(text) < 16:
         return int(text)
@@ -92,7 +92,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 
 
 def take(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
-    """Let a command take these options; `changes` are to what is said of them here."""
+    """Let a command take these options; `changes` override their definitions."""
     for name in names:
         parser.add_argument(name, **{**_OPTIONS[name], **changes})
 
@@ -115,7 +115,7 @@ def read_input(name: str, what: str) -> bytes:
 
 @contextmanager
 def reading(subject: str) -> Iterator[None]:
-    """Say in a refusal which kind of file was refused, where it is no license."""
+    """Record in a refusal which kind of file was refused, if it is not a license."""
     try:
         yield
     except LicensingError as error:
@@ -130,13 +130,13 @@ def named_keyset(options: argparse.Namespace) -> Path | None:
 
 
 def keyset_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Return the keyset everything starts from, and a later one a release is told to use.
+    """Return the keyset to start from, and a later one that a distribution is told to use.
 
     Raises:
-        UsageError: a source checkout is told none.
+        UsageError: this is a source checkout, and no keyset is named.
     """
     named = named_keyset(options)
-    if is_release():
+    if is_distribution():
         return EMBEDDED, named
     if named is None:
         raise UsageError(f"name the keyset with --keyset FILE or {KEYSET_VARIABLE}")
@@ -144,7 +144,7 @@ def keyset_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def read_keyset(path: Path, at: int) -> Verified[Keyset]:
-    """Read a keyset and verify it under its own roots; a release, under those it carries too.
+    """Read a keyset and verify it under its own roots; a distribution also uses its embedded ones.
 
     Raises:
         RouterError: it cannot be read.
@@ -152,20 +152,24 @@ def read_keyset(path: Path, at: int) -> Verified[Keyset]:
     """
     data = read_file(path, "keyset")
     with _naming("keyset", path):
-        return accept(EMBEDDED.read_bytes(), data, at) if is_release() else verify_keyset(data, at)
+        return (
+            accept(EMBEDDED.read_bytes(), data, at)
+            if is_distribution()
+            else verify_keyset(data, at)
+        )
 
 
 def names_trust(options: argparse.Namespace) -> bool:
-    """Say whether there is something to verify with; a release always has."""
-    return bool(options.public_key or named_keyset(options)) or is_release()
+    """Say whether there is something to verify with; a distribution always has its keyset."""
+    return bool(options.public_key or named_keyset(options)) or is_distribution()
 
 
 def open_trust(options: argparse.Namespace, at: int) -> Trust:
-    """Return what the command trusts: an approved key, or a verified keyset.
+    """Return what the command trusts: an approved key or a verified keyset.
 
     Raises:
-        UsageError: neither was named.
-        LicensingError: what was named does not verify; the detail names the file.
+        UsageError: neither is named.
+        LicensingError: the named file does not verify; the detail names it.
     """
     if options.public_key:
         path = Path(options.public_key)
@@ -181,7 +185,7 @@ def open_trust(options: argparse.Namespace, at: int) -> Trust:
 
 @contextmanager
 def _naming(what: str, path: Path) -> Iterator[None]:
-    """Name the file in the refusal of what it holds."""
+    """Add the file's name to a refusal of its content."""
     try:
         yield
     except LicensingError as error:
@@ -209,6 +213,6 @@ def read_code(options: argparse.Namespace) -> str:
 
 
 def readable(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return what is known, with instants as people read them, unless JSON is asked for."""
+    """Return the facts, with instants as people read them unless JSON is asked for."""
     known = {name: value for name, value in facts.items() if value is not None}
     return known if options.json else dated(known)

@@ -1,4 +1,4 @@
-"""What commands print: facts of a license as mappings, for people and for programs."""
+"""What commands print: the facts of a license as mappings, for people and for programs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 
 def printable(text: str) -> str:
-    """Escape what would move a terminal's cursor: anybody may have written the text."""
+    """Escape control characters: anybody may have written the text."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -48,7 +48,7 @@ def safe_summary(
 
 
 def failure(error: LicensingError, also: tuple[Check, ...] = ()) -> dict[str, Any]:
-    """Return why a document was refused, with what to do and what else could be answered."""
+    """Return why a document was refused, what to do, and what could still be read from it."""
     known = CODES.get(error.code)
     return {
         "result": "invalid",

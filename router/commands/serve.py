@@ -1,7 +1,7 @@
 """`router-license serve`: configuration, guard, surfaces and renewal in one process.
 
 Invariants: usage rows go to standard output, one JSON object per line; messages go to standard
-error. The process ends when its guard does: nothing is served on a decision that nobody keeps
+error. The process ends when its guard does: nothing is served on a decision that is not kept
 current. On SIGTERM or SIGINT, running requests finish and the journal is folded into the state.
 """
 
@@ -20,7 +20,7 @@ from router.clock import Clock, SystemClock, unix_now
 from router.commands.options import CODE_VARIABLE, keyset_paths, read_keyset
 from router.commands.report import say
 from router.config import Config, load_config
-from router.documents.trust import is_release
+from router.documents.trust import is_distribution
 from router.errors import OK, RouterError
 from router.serve.guard import Guard
 from router.serve.surfaces import Surfaces
@@ -37,11 +37,11 @@ def run_serve(options: argparse.Namespace) -> int:
     """Run the router until it is told to stop.
 
     Raises:
-        ConfigError, UsageError: it cannot start like this.
-        LicensingError: the roots of this release did not sign the keyset that is named.
+        ConfigError, UsageError: the configuration or the call is wrong.
+        LicensingError: the roots of this distribution did not sign the named keyset.
         RouterError: the state is in use, the address is taken, or a file cannot be read.
     """
-    config = load_config(options.config, release=is_release())
+    config = load_config(options.config, distribution=is_distribution())
     base, offered = keyset_paths(options)
     if offered is not None:
         read_keyset(offered, unix_now())
@@ -63,7 +63,7 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    `wait` passes the time between two checks of the files.
+    `wait` waits between two checks of the files.
 
     Raises:
         RouterError: it cannot start.
@@ -107,7 +107,7 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
 
 
 class Leasing:
-    """Starts renewing once the license works by lease.
+    """Starts renewing once the license is in lease mode.
 
     Until then, and so always offline, nothing that could reach a network is imported.
     """
@@ -123,13 +123,13 @@ class Leasing:
         self._renewal: Renewal | None = None
 
     def wake(self) -> None:
-        """Check and, with leases, renew at once."""
+        """Check now and, in lease mode, renew now."""
         self._guard.wake()
         if self._renewal is not None:
             self._renewal.wake()
 
     async def run(self) -> None:
-        """Wait for a license that works by lease, then renew until cancelled."""
+        """Wait for a license in lease mode, then renew until cancelled."""
         await self._guard.works_by_lease.wait()
         from router.network.fetch import HttpFetch  # noqa: PLC0415 -- never loaded offline
         from router.network.renewal import Renewal  # noqa: PLC0415 -- never loaded offline
@@ -147,7 +147,7 @@ class Leasing:
 
 
 async def _until(stopped: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
-    """Wait until stopped, or until one of the works ends or fails."""
+    """Wait until stopped, or until one of the tasks ends or fails."""
     tasks = [asyncio.create_task(work) for work in (stopped.wait(), *works)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +160,7 @@ async def _until(stopped: asyncio.Event, *works: Coroutine[Any, Any, None]) -> N
 
 
 class _Rows:
-    """Writes usage rows to standard output; a full disk there stops no request."""
+    """Writes usage rows to standard output; if that fails, requests go on."""
 
     def __init__(self) -> None:
         self._failed = False

@@ -1,13 +1,15 @@
 """Which keys the router trusts: the keyset it was given, and later versions from the portal.
 
-The base is the keyset built into a release, or the file that a source checkout is told to trust.
-Later versions come from the portal and are kept in the lease directory, one file per version:
+The base is the keyset built into a distribution, or the file that a source checkout is told to
+trust. Later versions come from the portal and are kept in the lease directory, one file per
+version:
 
     keyset-<version>.json
 
 Invariants: a version counts only if the one before it trusts it: it is signed by the threshold of
 roots of both, which is verified again at each start. A file that fails this is skipped with a
-warning. An expired keyset stops no service. A base that cannot be read now stands as last read.
+warning. An expired keyset does not stop service. If the base cannot be read, the last one read
+stays in use.
 
 Source: "Payloads", keyset.v1, of the signed documents.
 """
@@ -22,12 +24,12 @@ from licensing.envelope import MAX_KEYSET_BYTES
 from licensing.errors import LicensingError, MalformedEnvelope, NotYetValid
 from licensing.keys import Keyset
 from licensing.verify import KeysetTrust, Verified, verify_keyset, verify_keyset_update
-from router.documents.trust import is_release, refuse_test_keys
+from router.documents.trust import is_distribution, refuse_test_keys
 from router.files import read_at_most, write_atomically
 
 _NAME: Final = re.compile(r"keyset-([1-9][0-9]{0,15})\.json")
 MAX_STEPS: Final = 64
-"""How many versions one update may step through at most."""
+"""The most versions that one update may step through."""
 
 Log = Callable[[str], None]
 
@@ -38,10 +40,10 @@ class Keysets:
 
     base: Path
     directory: Path
-    """Where later versions are kept; it need not exist."""
+    """Where later versions are kept; the directory need not exist."""
     log: Log
     offered: Path | None = None
-    """A later version that a release is told to use; the built-in roots must have signed it."""
+    """A later version that a distribution is told to use, signed by the built-in roots."""
     readable: bool = field(default=False, init=False)
     """Whether the base could be read last time."""
     error: LicensingError | None = field(default=None, init=False)
@@ -49,7 +51,7 @@ class Keysets:
     held: Verified[Keyset] | None = field(default=None, init=False)
     """The highest version that counts; None if none has in this process."""
     _seen: tuple[bytes, ...] = field(default=(), init=False)
-    """The files judged the last time; none where a later instant may judge them otherwise."""
+    """The files as last judged; none if the same files may be judged differently later."""
 
     @property
     def trust(self) -> KeysetTrust | None:
@@ -70,7 +72,7 @@ class Keysets:
             held = verify_keyset(data, now)
             _check(held.document)
         except MalformedEnvelope:
-            # Half written, or no keyset at all: as if it could not be read.
+            # Half written, or no keyset at all: treat it as unreadable.
             self.readable, self.error = False, None
             return
         except LicensingError as error:
@@ -86,7 +88,7 @@ class Keysets:
                 _check(after.document)
                 held = after
             except LicensingError as error:
-                self.log(f"warning: keyset version {version} is passed over: {error.detail}")
+                self.log(f"warning: keyset version {version} is ignored: {error.detail}")
                 if isinstance(error, NotYetValid):
                     seen = ()
         if now >= held.document.expires_at:
@@ -100,10 +102,10 @@ class Keysets:
         try:
             yield verify_keyset(data, now).document.version, data
         except LicensingError as error:
-            self.log(f"warning: the keyset {self.offered} is passed over: {error.detail}")
+            self.log(f"warning: the keyset {self.offered} is ignored: {error.detail}")
 
     def _later(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the kept versions."""
+        """Yield the stored versions."""
         try:
             names = [each.name for each in self.directory.iterdir()]
         except OSError:
@@ -115,7 +117,7 @@ class Keysets:
 
 
 def _check(keyset: Keyset) -> None:
-    if is_release():
+    if is_distribution():
         refuse_test_keys(keyset)
 
 
@@ -131,12 +133,12 @@ def take_update(
     at: int,
     fetch_version: Callable[[int], bytes],
 ) -> Verified[Keyset] | None:
-    """Verify a keyset the portal offers and keep it; None if it is no newer than the held one.
+    """Verify and store a keyset that the portal offers; None if it is not newer than the held one.
 
-    `fetch_version` returns the versions between, which are needed only if the roots changed.
+    `fetch_version` returns the versions in between, which are needed only if the roots changed.
 
     Raises:
-        LicensingError: it cannot be trusted; the held one stands.
+        LicensingError: it cannot be trusted; the held one stays in use.
         OSError: it cannot be written.
     """
     offered = verify_keyset(data, at).document.version

@@ -1,4 +1,4 @@
-"""Key ids of the published test keys. Release builds refuse every document they sign.
+"""Key ids of the published test keys. Distributions refuse every document they sign.
 
 Their seeds stand in `licensing/vectors/test-keys.json`, so that anybody can sign with them.
 """

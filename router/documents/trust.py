@@ -1,8 +1,8 @@
-"""What a release trusts from the start: the keyset that was built into it.
+"""What a distribution trusts from the start: the keyset that was built into it.
 
-A source checkout has none and trusts the keyset it is told to. A release accepts no other roots: a
-keyset counts if it is the embedded one, or a later version signed by the embedded roots and by its
-own. A release refuses the published test keys.
+A source checkout has none and trusts the keyset it is told to. A distribution accepts no other
+roots: a keyset counts if it is the embedded one, or a later version signed by the embedded roots
+and by its own. A distribution refuses the published test keys.
 
 Source: "Configuration" of the router's design; keyset.v1 of the signed documents.
 """
@@ -18,8 +18,8 @@ from router.documents.test_keys import TEST_KEY_IDS
 EMBEDDED: Final = Path(__file__).parent / "keyset.json"
 
 
-def is_release() -> bool:
-    """Return whether this is a release: a release carries a keyset."""
+def is_distribution() -> bool:
+    """Return whether this is a distribution: a source checkout embeds no keyset."""
     return EMBEDDED.is_file()
 
 
@@ -35,7 +35,7 @@ def refuse_test_keys(keyset: Keyset) -> None:
 
 
 def accept(embedded: bytes, offered: bytes, at: int) -> Verified[Keyset]:
-    """Verify a keyset that a release is told to use.
+    """Verify a keyset that a distribution is told to use.
 
     Raises:
         LicensingError: it is neither the embedded one nor a successor its roots signed; or it lists
@@ -48,6 +48,6 @@ def accept(embedded: bytes, offered: bytes, at: int) -> Verified[Keyset]:
         return held
     if verified.document.version == held.document.version:
         raise RolledBack(
-            f"another keyset of version {held.document.version} is built into this release"
+            f"another keyset of version {held.document.version} is built into this distribution"
         )
     return verify_keyset_update(offered, held, at, require_current=False)

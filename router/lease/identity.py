@@ -1,4 +1,4 @@
-"""The instance's own key, the router's only private key: made on this host, never leaves it."""
+"""The instance's own key, the router's only private key. It is made here and never leaves."""
 
 import stat
 from pathlib import Path
@@ -72,7 +72,9 @@ def load_identity(directory: Path) -> Identity | None:
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError):
-        raise StateError(f"{path} is damaged; restore it, or enroll anew elsewhere") from None
+        raise StateError(
+            f"{path} is damaged; restore it, or enroll again with another --state-dir"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise StateError(f"{path} holds no Ed25519 key")
     return Identity(key)

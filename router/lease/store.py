@@ -5,9 +5,9 @@ its request settled in one rename. A pending id is durable before it is sent. On
 time.
 
     instance-key.pem         the instance's private key, 0600
-    lease-state.json         lease, pending request and how renewing goes, 0600
-    license.json             the license the portal gave last
-    revocation-bundle.json   the bundle the portal gave last
+    lease-state.json         lease, pending request and the state of renewal, 0600
+    license.json             the last license from the portal
+    revocation-bundle.json   the last bundle from the portal
     keyset-<version>.json    see `documents/keysets.py`
     lock                     held while a command or an attempt works here
 """
@@ -32,7 +32,7 @@ from licensing.errors import LicensingError
 from licensing.lease import Lease
 from router.clock import FRESH_S, Clock
 from router.errors import StateError
-from router.files import remove_drafts, write_atomically
+from router.files import remove_partials, write_atomically
 
 SCHEMA: Final = 1
 STATE_FILE: Final = "lease-state.json"
@@ -59,32 +59,32 @@ class LeaseState:
     lease: str | None = None
     """The lease's envelope, as text."""
     pending: str | None = None
-    """The request id that waits for its answer."""
+    """The request id that is waiting for an answer."""
     releasing: str | None = None
-    """The id of a release that waits for its answer."""
+    """The id of a release that is waiting for an answer."""
     released: str | None = None
-    """The id of the lease that was given up; it serves no longer."""
+    """The id of the lease that was given up and no longer serves."""
     license_path: str | None = None
     keyset_path: str | None = None
     fingerprint: str | None = None
     state_path: str | None = None
-    """Where the router beside it keeps its license state."""
+    """Where the router with this lease directory keeps its license state."""
     asked_boot_id: str | None = None
-    """The kernel's, when the pending request was made."""
+    """The kernel's boot id when the pending request was made."""
     asked_boottime: int | None = None
     """Seconds since boot when the pending request was made."""
     failures: int = 0
-    """Attempts since the last fresh answer."""
+    """Failed attempts since the last fresh answer."""
     next_try_at: int | None = None
-    """When the next attempt comes (Unix time), while attempts fail."""
+    """When the next attempt is due (Unix time), while attempts fail."""
     trouble: str | None = None
     """The code the last attempt failed with."""
     trouble_detail: str | None = None
     by_courier: bool = False
-    """Whether the lease came in a file."""
+    """Whether the lease came as a file."""
 
     def is_fresh(self, clock: Clock) -> bool:
-        """Return whether an answer arriving now tells the time: it was requested just before."""
+        """Return whether an answer arriving now tells the time: it was requested just now."""
         return (
             self.asked_boottime is not None
             and self.asked_boot_id == clock.boot_id
@@ -113,7 +113,7 @@ class LeaseState:
     def failed(
         self, code: str, detail: str, at: int, retry_after_s: int | None = None
     ) -> "LeaseState":
-        """Return the state after an attempt failed: the next one comes later."""
+        """Return the state after a failed attempt: the next one comes later."""
         failures = self.failures + 1
         return replace(
             self,
@@ -229,7 +229,7 @@ class LeaseStore:
                 f"another process works in {self.directory}; stop it or wait"
             ) from error
         try:
-            remove_drafts(self.directory)
+            remove_partials(self.directory)
             yield self
         finally:
             os.close(descriptor)
@@ -250,10 +250,10 @@ class LeaseStore:
         try:
             value = parse_json(data, max_bytes=MAX_BYTES)
         except LicensingError as error:
-            raise StateError(f"{path} is damaged ({error.detail}); enroll anew") from error
+            raise StateError(f"{path} is damaged ({error.detail}); enroll again") from error
         if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
             raise StateError(f"{path} is not a lease state of version {SCHEMA}")
-        damaged = StateError(f"{path} is damaged; enroll anew")
+        damaged = StateError(f"{path} is damaged; enroll again")
         if not value.keys() <= {each.name for each in fields(LeaseState)}:
             raise damaged
         try:
@@ -268,7 +268,7 @@ class LeaseStore:
         """Replace the state in one step.
 
         Raises:
-            StateError: it cannot be written; the old state stands.
+            StateError: it cannot be written; the old state stays.
         """
         known = {name: value for name, value in asdict(state).items() if value}
         text = json.dumps({"schema": SCHEMA, **known}, indent=1, sort_keys=True)
@@ -276,7 +276,7 @@ class LeaseStore:
             write_atomically(self.directory / STATE_FILE, text.encode())
         except OSError as error:
             raise StateError(
-                f"cannot write in {self.directory}: {error.strerror}; the old state stands"
+                f"cannot write in {self.directory}: {error.strerror}; the old state stays"
             ) from error
 
     def with_pending(self, state: LeaseState, clock: Clock) -> LeaseState:
@@ -298,7 +298,7 @@ class LeaseStore:
 
 
 def new_request_id() -> str:
-    """Make a request id: `req_` and 128 random bits in Crockford base32."""
+    """Create a request id: `req_` and 128 random bits in Crockford base32."""
     return f"req_{crockford(secrets.token_bytes(16))}"
 
 

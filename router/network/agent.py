@@ -405,15 +405,16 @@ def accept_lease(
 ) -> Verified[Lease]:
     """Check every rule a lease must keep before it is installed.
 
-    An answer that arrived right after its request tells the time, so a clock that runs slow does
-    not make it look like one from the future.
+    It is judged at the time that is in force once it is installed. An answer that arrived right
+    after its request tells the time, so a clock that runs slow does not make it look like one from
+    the future, nor does one that runs fast end a budget's period.
 
     Raises:
         LicensingError: it does not verify.
         RouterError: it is genuine, and not the answer to the pending request, or grants more than
             its license.
     """
-    at = max(grounds.at, Lease.parse(envelope.payload).issued_at) if fresh else grounds.at
+    at = Lease.parse(envelope.payload).issued_at if fresh else grounds.at
     verified = verify_lease(envelope.to_bytes(), grounds.trust, at, instance_keyid=keyid)
     lease = verified.document
     rules = [

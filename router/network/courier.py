@@ -1,15 +1,15 @@
-"""The lease protocol without a network: a request that leaves as a file, an answer that comes so.
+"""The lease protocol without a network: requests and answers as files.
 
 A request is the signed envelope that would be posted, or `{"request", "prev_lease"}` where the
 portal asks for the lease at hand. An answer is one JSON object:
 
     {"lease": …, "license": …, "revocation_bundle": …, "keyset": …, "instance_id": …}
 
-`lease` is needed; the rest is taken where it is there and newer. `instance_id` stands in the answer
-to an enrollment. A bare lease envelope is an answer too.
+`lease` is required; the rest is used if it is there and newer. `instance_id` is in the answer to an
+enrollment. A bare lease envelope is an answer, too.
 
 Invariants: the lease is installed last, by the same rules as one from the network, so that an
-install that breaks off can be repeated. A file never sets the clock.
+interrupted install can be repeated. A file never sets the clock.
 
 Source: "Courier" of the lease protocol.
 """
@@ -43,7 +43,7 @@ _DOCUMENTS: Final = ("license", "revocation_bundle", "keyset")
 
 
 class NotAnAnswer(RouterError):
-    """The file is no answer to a courier request."""
+    """The file is not an answer to a courier request."""
 
     code = "not-an-answer"
 
@@ -106,7 +106,7 @@ def read_answer(data: bytes) -> CourierAnswer:
             data = from_parts(text.splitlines())
         value = parse_json(data, max_bytes=MAX_ANSWER_BYTES)
         if not isinstance(value, dict):
-            raise NotAnAnswer("the file is no answer: it is not a JSON object")
+            raise NotAnAnswer("the file is not an answer: it is not a JSON object")
         if "payload" in value:
             return CourierAnswer(Envelope.from_object(value), None, {})
         if "code" in value and "lease" not in value:
@@ -125,19 +125,19 @@ def read_answer(data: bytes) -> CourierAnswer:
     except PartsError as error:
         raise NotAnAnswer(str(error)) from error
     except KeyError as error:
-        raise NotAnAnswer("the file is no answer: it holds no lease") from error
+        raise NotAnAnswer("the file is not an answer: it contains no lease") from error
     except LicensingError as error:
-        raise NotAnAnswer(f"the file is no answer: {error.detail}") from error
+        raise NotAnAnswer(f"the file is not an answer: {error.detail}") from error
 
 
 def install_answer(
     store: LeaseStore, grounds: Grounds, held_keyset: Verified[Keyset], answer: CourierAnswer
 ) -> tuple[Lease, list[str]]:
-    """Put an answer in place; returns the lease and what else was taken.
+    """Install an answer; return the lease and what else was installed.
 
     Raises:
         LicensingError, RouterError: something does not verify or does not answer this router's
-            request; the lease at hand stands.
+            request; the current lease stays.
     """
     state = store.load()
     envelope = state.envelope()
@@ -179,7 +179,7 @@ def _keep(store: LeaseStore, name: str, data: bytes) -> bool:
 
 def _no_step(version: int) -> bytes:
     raise RouterError(
-        f"keyset version {version} is needed in between: fetch /v1/keysets/{version}.json from the "
-        "portal and install it first",
+        f"keyset version {version} is needed first: fetch /v1/keysets/{version}.json from the "
+        "portal and install it",
         code="keyset-step-missing",
     )

@@ -3,9 +3,9 @@
 Only a router in lease mode runs this, and only this and the commands contact the portal. What
 arrives goes into the lease directory; the guard finds it there and judges it like any other file.
 
-Invariants: nothing here ends service or begins it. One attempt at a time, holding the lease
-directory, so that commands can work between attempts. Failures and the next attempt's moment are
-durable: a router that restarts again and again does not ask more often.
+Invariants: nothing here begins or ends service. There is one attempt at a time, and it holds the
+lease directory; commands can work between attempts. Failures and the next attempt's moment are
+durable, so a router that keeps restarting does not ask more often.
 
 Source: "The router" and "Times" of the lease protocol.
 """
@@ -51,13 +51,13 @@ from router.state.store import Anchor
 POLL_S: Final = 1.0
 """How often to check whether anything is due."""
 ASK_S: Final = (900, 86_400)
-"""The bounds of the interval at which the current license is asked for."""
+"""The bounds of the interval at which the router asks for the current license."""
 KEY_CODES: Final = ("untrusted-key", "keyset-too-old", "rolled-back")
 """What a newer keyset may mend: the one at hand may be below one that was in use here."""
 ENDED_KEY: Final = "key-not-valid"
 """The key behind the license or the lease counts no more: the portal has others by now."""
 CLOCK_CODES: Final = ("clock-rollback", "not-yet-valid", "expired")
-"""Refusals that the portal's time may resolve, until it has vouched for one since boot."""
+"""Refusals that the portal's time may resolve, until it has given a time since boot."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Outcome:
 
 
 class Renewal:
-    """Enrolls where it may, and renews when it is time."""
+    """Enrolls if it may, and renews in time."""
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Renewal:
     ) -> None:
         """Set up; nothing is sent yet.
 
-        `connect` returns the connection to the portal at a given origin. `code` enrolls a router
-        that is not enrolled yet. `keyset` is remembered for later commands.
+        `connect` returns the connection to the portal at an origin. `code` enrolls a router that is
+        not enrolled yet. `keyset` is remembered for later commands.
         """
         self._policy = guard.policy
         self._guard = guard
@@ -112,7 +112,7 @@ class Renewal:
         self._asked.set()
 
     async def run(self) -> None:
-        """Renew whenever it is due; ends by being cancelled."""
+        """Renew whenever it is due, until cancelled."""
         while True:
             await self.look()
             await pause(self._wait(POLL_S), self._asked)
@@ -141,7 +141,7 @@ class Renewal:
         try:
             outcome = await asyncio.to_thread(self._attempt, grounds, why, asked)
         except StoreInUse:
-            # A command works there at the moment.
+            # A command is using the directory.
             await self._wait(POLL_S)
             if asked:
                 self._asked.set()
@@ -150,7 +150,7 @@ class Renewal:
             await self._guard.vouched(outcome.anchor)
 
     def _known_license(self, decision: Decision) -> Verified[License] | None:
-        """Return the license to send requests for: the last genuine one, in use or not."""
+        """Return the license to name in requests: the last genuine one, in use or not."""
         if decision.license is not None:
             self._license = decision.license
         state, trust = self._guard.state, self._guard.keysets.trust
@@ -211,7 +211,7 @@ class Renewal:
         if state.lease is None:
             if self._code is None:
                 self._tell(
-                    "the license works by lease and this router is not enrolled: run "
+                    "the license is in lease mode and this router is not enrolled: run "
                     f"router-license enroll --state-dir {self._store.directory}"
                 )
             return self._code is not None
@@ -275,7 +275,7 @@ class Renewal:
             self._ask_at = grounds.at + self._ask_every_s
         state = store.load()
         if state.trouble is not None:
-            # What failed before was no renewal, and it went well now.
+            # The failure before was not a renewal, and it is resolved now.
             store.save(
                 replace(state, failures=0, next_try_at=None, trouble=None, trouble_detail=None)
             )
@@ -340,7 +340,7 @@ class Renewal:
         trust = self._guard.keysets.trust
         if trust is None:
             return grounds
-        self._log(f"the keyset has version {trust.version} now")
+        self._log(f"the keyset is now version {trust.version}")
         return replace(grounds, trust=trust)
 
     def _fetch_bundle(self, grounds: Grounds, fetch: Fetch) -> None:

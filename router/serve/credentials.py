@@ -22,14 +22,15 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from router.config import AdminConfig, Caller
 
 REMEMBER_S: Final = 300
-"""How long a verified password needs no hashing."""
+"""How long a verified password need not be hashed again."""
 _REMEMBERED: Final = 64
 
 
 class Passwords:
     """Verifies basic auth against argon2id hashes, a few at once, off the event loop.
 
-    What was verified is remembered for a while under a keyed hash that dies with the process.
+    A verified password is remembered for a while, under a keyed hash whose key ends with the
+    process.
     """
 
     def __init__(self, admin: AdminConfig, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +49,7 @@ class Passwords:
         seal = hmac.digest(self._key, f"{user}\0{password}".encode(), "sha256")
         if self._known.get(seal, 0.0) > self._monotonic():
             return True
-        # An unknown user costs as much as a known one.
+        # An unknown user takes as long as a known one.
         encoded = self._users.get(user) or next(iter(self._users.values()))
         async with self._turns:
             good = await asyncio.to_thread(_verify, encoded, password)
@@ -80,7 +81,7 @@ class Callers:
 
 
 async def brings_token(header: str | None, file: Path) -> bool:
-    """Say whether an Authorization header brings the token in the first line of a file."""
+    """Say whether an Authorization header carries the token in the first line of a file."""
     wanted = await asyncio.to_thread(_read_token, file)
     given = _bearer(header)
     return bool(wanted) and given is not None and hmac.compare_digest(wanted, given)
@@ -102,7 +103,7 @@ def _bearer(header: str | None) -> bytes | None:
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         return None
-    # aiohttp keeps bytes that are no UTF-8 as surrogates.
+    # aiohttp keeps bytes that are not UTF-8 as surrogates.
     return token.strip().encode("utf-8", "surrogateescape")
 
 
@@ -114,7 +115,7 @@ def _verify(encoded: str, password: str) -> bool:
 
 
 def _read_token(path: Path) -> bytes:
-    """Return the first line of a token file; empty where there is none."""
+    """Return the first line of a token file; empty if there is none."""
     try:
         return path.read_bytes()[:4096].split(b"\n")[0].strip()
     except OSError:

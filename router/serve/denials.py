@@ -1,4 +1,4 @@
-"""Refusing a request: a code, a message and the request id, and nothing of the license."""
+"""Refusing a request: a code, a message and the request id, but nothing about the license."""
 
 from typing import Final, NoReturn
 
@@ -8,7 +8,7 @@ from licensing.names import ROUTER_CODES
 from router.serve.usage import Outcome
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
-"""What every answer and every row names the request by."""
+"""The request's id, in every answer and every row."""
 _DENIALS: Final = {"license-feature-forbidden": 403, "license-limit-exceeded": 429}
 
 
@@ -41,13 +41,13 @@ def deny(status: int, code: str, message: str, outcome: Outcome) -> NoReturn:
 
 
 def unauthorized(message: str, challenge: str) -> Denied:
-    """Return the refusal of missing or wrong credentials; `challenge` says which are asked for."""
+    """Return the refusal of missing or wrong credentials; `challenge` says which are needed."""
     headers = {"WWW-Authenticate": challenge}
     return Denied(401, "unauthorized", message, "auth-denied", headers)
 
 
 def license_denial(code: str, status: int | None = None) -> Denied:
-    """Return the refusal of a license code: what it means, and nothing about this license."""
+    """Return the refusal for a license code: its meaning, and nothing about this license."""
     message = ROUTER_CODES[code].meaning
     return Denied(status or _DENIALS.get(code, 503), code, message, "license-denied")
 

@@ -31,7 +31,7 @@ POLL_S: Final = 0.5
 FLOOR_S: Final = 60
 """How often the largest instant seen while serving is made durable."""
 
-WALL_OFF: Final = "the wall clock is more than 300 s off the time the portal vouched for: set it"
+WALL_OFF: Final = "the wall clock differs from the portal's time by more than 300 s: set it"
 
 Signature = tuple[int, int, int] | None
 
@@ -68,7 +68,7 @@ class Guard:
         self._signatures: tuple[Signature, ...] = ()
         self._woken = asyncio.Event()
         self.works_by_lease = asyncio.Event()
-        """Set once a license was seen that works by lease."""
+        """Set once a license in lease mode was seen."""
         self._due_at = 0
         self._seen_at = 0
         self._floor_failed = False
@@ -76,7 +76,7 @@ class Guard:
 
     @property
     def decision(self) -> Decision:
-        """The decision as it stands this second."""
+        """The decision at this second."""
         return self._decision.at(self.now())
 
     def now(self) -> int:
@@ -139,7 +139,7 @@ class Guard:
         try:
             await self._journal.update(transition)
         except JournalBlocked as error:
-            # It holds in this process; the journal spends nothing until it is durable.
+            # It counts in this process; the journal spends nothing until it is durable.
             self._log(error.message)
         decision = found[-1]
         if abs(self._clock.wall() - now) > WALL_TOLERANCE_S:
@@ -156,7 +156,7 @@ class Guard:
             if (
                 self._woken.is_set()
                 or now >= self._due_at
-                # A clock that was set back makes every moment that was planned meaningless.
+                # If the clock was set back, planned moments are meaningless.
                 or now < self._seen_at
                 or await asyncio.to_thread(self._look) != self._signatures
             ):

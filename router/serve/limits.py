@@ -4,7 +4,7 @@
     await ticket.settle(used)        # None: unknown, the reservation counts
     await ticket.release()           # the upstream was never reached
 
-Invariants: everything is promised before the upstream is called, or nothing is. A ticket is settled
+Invariants: everything is reserved before the upstream is called, or nothing is. A ticket is settled
 or released once; its place among the concurrent ones is free after that.
 
 A caller's quota is the operator's own and apart from the license. It is counted by the same
@@ -33,7 +33,7 @@ DEFAULT_MAX_TOKENS: Final = 4096
 _BYTES_PER_TOKEN: Final = 3
 _MESSAGE_TOKENS: Final = 8
 _PART_TOKENS: Final = 1024
-"""For an image or another part that is not text."""
+"""Counted for an image or another part that is not text."""
 _MAX_TOKENS: Final = 2**40
 
 
@@ -50,18 +50,18 @@ class BadRequest(RouterError):
 
 
 class TooMany(LimitExceeded):
-    """As many requests run as the license permits."""
+    """The license permits no more requests at the same time."""
 
     def __init__(self, limit: int) -> None:
         super().__init__("concurrency", left=0, asked=1, retry_after_s=1)
-        self.message = f"{limit} requests run, as many as the license permits"
+        self.message = f"{limit} requests are running, as many as the license permits"
 
 
 def estimate(body: dict[str, Any]) -> int:
     """Return the tokens a chat request may use: its prompt, generously, and its `max_tokens`.
 
     Raises:
-        BadRequest: messages, `max_tokens` or `n` are not of their form.
+        BadRequest: messages, `max_tokens` or `n` are malformed.
     """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -104,7 +104,7 @@ def _text_tokens(text: str) -> int:
 
 
 def quota_terms(caller: Caller) -> Terms | None:
-    """Return the terms of a caller's quota; None where it has none."""
+    """Return the terms of a caller's quota; None if it has none."""
     if caller.tokens_total is None:
         return None
     digits = crockford(hashlib.sha256(b"caller\n" + caller.name.encode()).digest()[:16])
@@ -114,7 +114,7 @@ def quota_terms(caller: Caller) -> Terms | None:
 
 
 class Ticket:
-    """What was promised to one request."""
+    """What was reserved for one request."""
 
     def __init__(self, admission: "Admission", journal: Journal | None, ids: list[str]) -> None:
         self._admission = admission
@@ -141,7 +141,7 @@ class Ticket:
 
 
 class Admission:
-    """Lets requests in as far as license and quota permit."""
+    """Admits requests as far as license and quota permit."""
 
     def __init__(self, journal: Callable[[], Journal | None], clock: Callable[[], int]) -> None:
         self._journal = journal
@@ -152,12 +152,12 @@ class Admission:
     async def admit(
         self, decision: Decision, caller: Caller, request_id: str, tokens: int
     ) -> Ticket:
-        """Promise tokens and a place.
+        """Reserve tokens and a place.
 
         Raises:
-            LimitExceeded: the license has less left, or no place.
-            QuotaExceeded: the caller has less left.
-            JournalBlocked: the disk takes nothing.
+            LimitExceeded: the license has fewer tokens left, or no place.
+            QuotaExceeded: the caller has fewer tokens left.
+            JournalBlocked: nothing can be written to disk.
         """
         bound = decision.limits.max_concurrency
         if bound is not None and self.running >= bound:

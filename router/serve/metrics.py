@@ -36,15 +36,15 @@ class Metrics:
     ) -> str:
         """Return the whole page. `usage` maps names to tokens."""
         page = _Page()
-        page.add("license_status", "gauge", "1 for the status that holds.")
+        page.add("license_status", "gauge", "1 for the current status.")
         for status in STATUSES:
             page.value("license_status", int(decision.status == status), status=status)
         page.add("license_serving", "gauge", "Whether the license permits serving.")
         page.value("license_serving", int(decision.serving))
-        page.add("license_blocked", "gauge", "1 with the code that blocks.")
+        page.add("license_blocked", "gauge", "1 for the code that blocks.")
         if not decision.serving:
             page.value("license_blocked", 1, code=decision.reason or "")
-        page.add("license_grace_active", "gauge", "Whether validation grace is under way.")
+        page.add("license_grace_active", "gauge", "Whether validation grace is active.")
         page.value("license_grace_active", int(decision.grace is not None))
         if decision.grace is not None:
             page.add("license_grace_seconds_left", "gauge", "Until validation grace ends.")

@@ -1,4 +1,4 @@
-"""What operators are shown of the license: safe facts, grace, the lease's health, usage."""
+"""What operators see: safe facts of the license, grace, the state of renewal, usage."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from router.state.store import State
 
 
 def status_facts(guard: Guard, now: int) -> dict[str, Any]:
-    """Return what an administrator is told; nothing of payload, signature or key."""
+    """Return what an administrator is shown; nothing from payload, signature or key."""
     decision, state, journal = guard.decision, guard.state, guard.journal
     facts: dict[str, Any] = {
         "serving": decision.serving,
@@ -40,7 +40,7 @@ def status_facts(guard: Guard, now: int) -> dict[str, Any]:
 
 
 def used_tokens(state: State | None, decision: Decision, now: int) -> dict[str, int] | None:
-    """Return what is used of budget and window, in tokens; None where nothing is limited."""
+    """Return the use of budget and window, in tokens; None if neither is limited."""
     terms = decision.terms
     if state is None or terms is None or not terms.limited:
         return None
@@ -66,7 +66,7 @@ def used_tokens(state: State | None, decision: Decision, now: int) -> dict[str, 
 
 
 def _lease(guard: Guard, decision: Decision, now: int) -> dict[str, Any] | None:
-    """Return how the lease and its renewal stand; None offline."""
+    """Return the state of the lease and its renewal; None offline."""
     state = guard.lease_state
     if decision.facts.get("mode") != "lease":
         return None

@@ -1,8 +1,8 @@
 """The HTTP surfaces: health, models, chat completions, the license's status, metrics.
 
-Invariants: a request is answered from the decision that holds when it comes, without I/O for it.
-Every refusal comes before the upstream is called. No answer, row or log line holds a payload,
-signature, key, token or message.
+Invariants: a request is answered from the current decision, which needs no I/O. Every refusal comes
+before the upstream is called. No answer, row or log line contains a payload, signature, key, token
+or message.
 
 Source: "Surfaces" of the router's design; "Admin visibility" of the vendor's reference.
 """
@@ -88,7 +88,7 @@ class Surfaces:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        """Give every request an id and every error its form."""
+        """Give every request an id, and every error the form of a refusal."""
         request[REQUEST_ID] = "rq-" + secrets.token_hex(12)
         try:
             response = await handler(request)
@@ -119,7 +119,7 @@ class Surfaces:
         return web.json_response({"status": "ok"})
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Say whether the license permits serving; of the license, the code alone."""
+        """Say whether the license permits serving; all it tells about the license is a code."""
         decision = self._guard.decision
         if decision.serving:
             return web.json_response({"status": "ready"})
@@ -150,12 +150,12 @@ class Surfaces:
             try:
                 return await self._upstream.forward(request, body, ticket, row)
             finally:
-                # Whatever happened: what is still open counts whole.
+                # Whatever happened, a ticket that is still open counts in full.
                 await asyncio.shield(ticket.settle(None))
 
     @asynccontextmanager
     async def _metered(self, request: web.Request) -> AsyncIterator[tuple[Row, Decision]]:
-        """Write one row for the request, whatever comes of it."""
+        """Write one row for the request, however it ends."""
         begun = time.monotonic()
         row = Row(request[REQUEST_ID], request.path, self._clock())
         decision = self._guard.decision
@@ -178,10 +178,12 @@ class Surfaces:
     def _admitted(self, request: web.Request, row: Row, decision: Decision) -> Caller:
         caller = self._callers.find(request.headers.get("Authorization"))
         if caller is None:
-            raise unauthorized("Bring a bearer token this router knows.", 'Bearer realm="router"')
+            raise unauthorized(
+                "Send a bearer token that this router knows.", 'Bearer realm="router"'
+            )
         row.caller = caller.name
         if not decision.serving:
-            # Whatever the code, all of the installation is blocked.
+            # Whatever the code, the whole installation is blocked.
             raise license_denial(decision.reason or "license-invalid", 503)
         return caller
 
@@ -229,10 +231,10 @@ class Surfaces:
     # Operators
 
     async def status(self, request: web.Request) -> web.Response:
-        """Tell an administrator the safe facts."""
+        """Show an administrator the safe facts."""
         if not await self._passwords.accept(request.headers.get("Authorization")):
             raise unauthorized(
-                "Bring an administrator's name and password.",
+                "Send an administrator's name and password.",
                 'Basic realm="router", charset="UTF-8"',
             )
         facts = status_facts(self._guard, self._clock())
@@ -240,12 +242,12 @@ class Surfaces:
         return web.json_response(facts | running | {"request_id": request[REQUEST_ID]})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Render the metrics for whoever brings the metrics token."""
+        """Render the metrics for a client with the metrics token."""
         path = self._config.admin.metrics_token_file
         if path is None:
             raise web.HTTPNotFound
         if not await brings_token(request.headers.get("Authorization"), path):
-            raise unauthorized("Bring the metrics token.", 'Bearer realm="metrics"')
+            raise unauthorized("Send the metrics token.", 'Bearer realm="metrics"')
         decision = self._guard.decision
         now = self._clock()
         usage = used_tokens(self._guard.state, decision, now) or {}
@@ -256,4 +258,4 @@ class Surfaces:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -1,7 +1,7 @@
 """Forwarding a request to the upstream, and counting what it used.
 
-Invariants: a ticket is settled with what the upstream reports; where it reports nothing, what was
-reserved counts. The caller's credentials never reach the upstream, nor its refusals the caller.
+Invariants: a ticket is settled with what the upstream reports; if it reports nothing, the
+reservation counts. The caller's credentials never reach the upstream, nor its refusals the caller.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Upstream:
     async def forward(
         self, request: web.Request, body: dict[str, Any], ticket: Ticket, row: Row
     ) -> web.StreamResponse:
-        """Send a request on and pass its answer back, streamed where that was asked for.
+        """Forward a request and pass the answer back, streamed if the caller asked for that.
 
         Raises:
             Denied: the upstream gave no answer that callers may see.
@@ -109,7 +109,7 @@ class Upstream:
         row.status = answer.status
         row.outcome = "upstream-failed" if failed else "ok"
         if 300 <= answer.status < 400 or answer.status in (401, 403):
-            # Where the upstream sends us, or what it thinks of the router, is not for callers.
+            # Callers must not see the upstream's redirects and refusals.
             deny(502, "upstream-failed", "The upstream refused the router.", "upstream-failed")
         kept = (
             {"Retry-After": answer.headers["Retry-After"]}
@@ -161,7 +161,7 @@ class Upstream:
 
 
 class _Events:
-    """Cuts a stream into whole server-sent events, each with the empty line at its end."""
+    """Splits a stream into whole server-sent events, each with its final empty line."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -191,7 +191,7 @@ class _Events:
 
 
 def _usage_of(event: bytes) -> tuple[object, bool]:
-    """Return the usage an event tells, and whether it tells nothing else."""
+    """Return the usage that an event reports, and whether it reports nothing else."""
     if b'"usage"' not in event:
         return None, False
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]

@@ -1,8 +1,8 @@
 """One JSON line for each request of a caller.
 
-Invariants: a row holds ids, counts and safe scalars, never a message, an answer, a token or a key.
-Denials by the license are told apart from denials by authentication, quota and routing, and from
-failures of the upstream.
+Invariants: a row contains ids, counts and safe scalars, never a message, an answer, a token or a
+key. It distinguishes denials by the license from denials by authentication, quota and routing, and
+from failures of the upstream.
 """
 
 import json
@@ -35,7 +35,7 @@ class Row:
     at: int
     caller: str | None = None
     model: str | None = None
-    """Only a configured one: callers may write anything."""
+    """Only the name of a configured model: callers may send anything."""
     group: str | None = None
     stream: bool = False
     reserved_tokens: int | None = None
@@ -48,7 +48,7 @@ class Row:
     duration_ms: int = 0
 
     def take_usage(self, usage: object) -> bool:
-        """Take the upstream's `usage`; return whether it says how many tokens were used."""
+        """Read the upstream's `usage`; return whether it says how many tokens were used."""
         if not isinstance(usage, dict):
             return False
         prompt, completion = (
@@ -60,7 +60,7 @@ class Row:
             total = prompt + completion
         if total is None:
             return False
-        # The larger one counts: an upstream that adds up wrongly must not refill a budget.
+        # The larger number counts: an upstream that adds up wrongly must not refill a budget.
         total = max(total, (prompt or 0) + (completion or 0))
         self.prompt_tokens, self.completion_tokens, self.total_tokens = prompt, completion, total
         return True

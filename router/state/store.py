@@ -53,7 +53,7 @@ from licensing.license import License
 from licensing.revocation import NO_BUNDLE, BundleMemory
 from licensing.verify import Floors
 from router.errors import RouterError, StateError
-from router.files import make_private_directory, remove_drafts, sync_directory, write_atomically
+from router.files import make_private_directory, remove_partials, sync_directory, write_atomically
 from router.state.budgets import Budgets, Fact, Tally, Terms
 from router.state.legacy import FLAG, LegacyState, read_legacy
 
@@ -316,7 +316,7 @@ class StateFile:
             make_private_directory(self.path.parent)
             self._refuse_shared_directory()
             self._lock = self._take_lock()
-            remove_drafts(self.path.parent, self.path.name + ".")
+            remove_partials(self.path.parent, self.path.name + ".")
             self._state = self._load(migrate=migrate)
         except OSError as error:
             self.close()

@@ -15,7 +15,11 @@ import pyotp
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page, ViewportSize
 from playwright.sync_api import Error as PlaywrightError
+from sqlalchemy import select
 
+from portal.db.emails import Email
+from portal.services.context import Actor
+from portal.services.opt_outs import unsubscribe_link
 from tests.browser.browsing import (
     COLD_PAGE_BYTES,
     COLD_PAGE_REQUESTS,
@@ -29,6 +33,8 @@ from tests.browser.site import Site
 from tests.factories.accounts import PASSWORD, make_customer, make_deployment, make_staff
 
 pytestmark = pytest.mark.slow
+
+COMMAND = Actor("command")
 
 Prepare = Callable[[Page], Any]
 Scheme = Literal["light", "dark"]
@@ -212,7 +218,7 @@ def forget(page: Page, email: str) -> None:
 def test_pages_of_a_new_account(chromium: Browser, site: Site) -> None:
     with walking(chromium, site, "empty") as walk:
         email = new_email()
-        account, _ = make_customer(site.transactions, email, "Fabrikam")
+        account, owner = make_customer(site.transactions, email, "Fabrikam")
         walk.sign_in(email)
         walk.open("/account", "overview")
         for name in ("deployments", "requests", "members", "activity", "security"):
@@ -234,6 +240,10 @@ def test_pages_of_a_new_account(chromium: Browser, site: Site) -> None:
         walk.open("/account", "overview-unlicensed")
         walk.open("/sign-in/set-up-second-factor", "set-up-factor")
         walk.open("/sign-in/set-up-second-factor", "recovery-codes", prepare=set_up)
+
+        declined = reminder_link(site, account.id, owner.id)
+        walk.open(declined, "unsubscribe")
+        walk.open(declined, "unsubscribed", prepare=lambda page: press(page, "Stop reminders"))
 
         make_member(site, account, outsider := new_email(), None)
         walk.sign_in(outsider)
@@ -342,6 +352,10 @@ def test_staff_pages(chromium: Browser, site: Site) -> None:
         walk.open("/staff", "overview")
         for name in ("requests", "accounts", "licenses", "instances", "keys", "audit", "health"):
             walk.open(f"/staff/{name}", name)
+        walk.open("/staff/emails", "emails")
+        walk.open("/staff/emails?q=nobody-at-all", "emails-none")
+        for template in ("license-issued", "set-password"):
+            walk.open(f"/staff/emails/{mail_of(site, template)}", f"email-{template}")
         walk.open("/staff/accounts?q=nobody-of-this-name", "accounts-none")
         for name, path in scene.staff_pages.items():
             walk.open(path, name)
@@ -355,6 +369,21 @@ def test_staff_pages(chromium: Browser, site: Site) -> None:
         walk.open("/account/security", "again", prepare=want_recovery_codes)
         walk.open("/staff/nothing-here", "404", 404)
         walk.open("/account", "404-account", 404)
+
+
+def mail_of(site: Site, template: str) -> str:
+    """Return the id of a message of this template."""
+    with site.transactions.reading(COMMAND) as context:
+        return context.session.scalars(
+            select(Email.id).where(Email.template == template).limit(1)
+        ).one()
+
+
+def reminder_link(site: Site, account_id: str, person_id: str) -> str:
+    """Return the path that a reminder to this person gives to decline further ones."""
+    with site.transactions.reading(COMMAND) as context:
+        link = unsubscribe_link(context, person_id, account_id)
+    return link.removeprefix(site.origin)
 
 
 def sign_in(page: Page, email: str) -> None:
@@ -371,7 +400,7 @@ def grant_nothing(page: Page) -> None:
 def grant_less(page: Page) -> None:
     page.get_by_label("Length in days").fill("14")
     page.get_by_label("Usage reporting").uncheck()
-    page.get_by_label("Words to the customer").fill("Two weeks suit the volume you named.")
+    page.get_by_label("Message to the customer").fill("Two weeks suit the volume you named.")
     press(page, "Preview")
 
 

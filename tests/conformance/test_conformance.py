@@ -44,6 +44,7 @@ BOUNDS_NAMED = (
     "carry-over",
     "budget-id",
     "period",
+    "period-fresh",
 )
 WRONG = {
     "grace ends a second late": (
@@ -295,6 +296,7 @@ UNBOUND = {
         "at < max(periods.values()) + period_s - 1",
         {
             "accept.bound-period-beyond",
+            "accept.bound-period-fresh-beyond",
             "lease.period-budgets",
             "lease.period-budgets-joined-late",
             "lease.period-next-beyond",

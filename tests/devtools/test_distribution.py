@@ -170,7 +170,10 @@ def test_any_other_keyset_is_refused(installed: Installed, which: str) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("enabled: false", "config rejects enabled: false"), ("fail_open_for_dev: true", "release")],
+    [
+        ("enabled: false", "config rejects enabled: false"),
+        ("fail_open_for_dev: true", "distribution"),
+    ],
 )
 def test_settings_a_distribution_refuses(installed: Installed, setting: str, said: str) -> None:
     config = (

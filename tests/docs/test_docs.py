@@ -134,7 +134,9 @@ def test_every_setting_that_can_stop_the_start_has_its_cure() -> None:
 
 def test_every_line_of_the_doctor_has_its_cure(transactions: Transactions) -> None:
     with transactions.reading(COMMAND) as context:
-        names = {each.name for each in findings(context, ("license", "lease", "revocation"))}
+        names = {
+            each.name for each in findings(context, ("license", "lease", "revocation", "seal"))
+        }
     listed = table_keys(DOCS / "operators" / "troubleshooting.md", "[a-z ]+")
     assert names | {"settings", "database", "schema"} <= set(listed)
 
@@ -356,7 +358,7 @@ def test_every_router_license_command_exists() -> None:
 
 
 def test_the_example_of_a_configuration_is_one() -> None:
-    config = load_config(DOCS / "router" / "examples" / "router.yaml", release=True)
+    config = load_config(DOCS / "router" / "examples" / "router.yaml", distribution=True)
     ((user, encoded),) = config.admin.users
     assert user == "admin"
     assert PasswordHasher().verify(encoded, "replace-with-password")

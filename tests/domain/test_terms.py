@@ -82,10 +82,10 @@ def test_what_was_changed_is_said_in_words() -> None:
     assert [
         (each.term, each.title, each.asked, each.granted) for each in differences(asked, granted)
     ] == [
-        ("mode", "How it runs", "Offline", "Leased online"),
+        ("mode", "How it runs", "Offline", "Leased"),
         ("term_s", "Length", "30 days", "14 days"),
         ("volume", "Volume", "10,000,000 tokens in any 7 days", "2,000,000 tokens in any 7 days"),
-        ("max_concurrency", "Requests at once", "no limit", "8"),
+        ("max_concurrency", "Concurrent requests", "no limit", "8"),
         ("features", "Features", "Routing", "PII filtering, Routing"),
         ("fingerprints", "Bound to", "fp_12345678", "any instance"),
     ]

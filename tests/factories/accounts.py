@@ -8,6 +8,7 @@ from portal.domain.identifiers import MEMBER, new_id
 from portal.services.accounts import add_person, create_account
 from portal.services.context import Actor, Transactions
 from portal.services.deployments import create_deployment
+from portal.services.sign_ins import begin
 from portal.services.staff import create_staff
 
 COMMAND = Actor("command")
@@ -23,6 +24,12 @@ def make_staff(transactions: Transactions, email: str = "ann@vendor.test", *role
             roles=frozenset(roles or {"approver"}),
             password_hash=transactions.ports.passwords.hash(PASSWORD),
         )
+
+
+def sign_staff_in(transactions: Transactions, person: Person) -> None:
+    """Sign a staff person in, with the second factor given just now."""
+    with transactions.writing(COMMAND) as context:
+        begin(context, person.id, user_agent="tests", factor_passed=True)
 
 
 def make_customer(

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 
 from portal.db.session import Database, make_engine
 from portal.domain.ports import Signer
+from portal.gateways.custody import FileCustody
 from portal.gateways.mail import DirectoryMailer
 from portal.gateways.passwords import Argon2Passwords
 from portal.gateways.rate_limits import DatabaseRateLimiter
@@ -26,7 +27,7 @@ from tests.applications import ORIGIN, mail_templates
 
 PASSPHRASE = b"a passphrase that tests alone may use"
 DATA_KEY = b"a data key that tests alone may use!"
-ROLES = ("root", "license", "lease", "revocation")
+ROLES = ("root", "license", "lease", "revocation", "seal")
 
 
 class Points:
@@ -70,6 +71,7 @@ def transactions(url: str, keys: Path, points: Points | None = None) -> Transact
         passwords=Argon2Passwords(memory_kib=8, passes=1),
         secrets=AesGcmBox(DATA_KEY, randomness),
         signers=signers if points is None else CrashingSigners(signers, points),
+        custody=FileCustody(keys, signers),
         limiter=DatabaseRateLimiter(database),
     )
     return Transactions(database, ports, Policy(origin=ORIGIN))

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from licensing.verify import KeysetTrust, verify_license
 from portal.db.licenses import License
+from portal.gateways.custody import FileCustody
 from portal.gateways.signing import SignerDirectory
 from portal.services.context import Actor
 from portal.services.keys import current_keyset, init_keys, unix
@@ -44,7 +45,9 @@ def test_a_worker_killed_at_any_point_leaves_one_license_with_the_same_bytes(
     keys.mkdir()
     opened = transactions(database_url, keys)
     with opened.writing(COMMAND) as context:
-        init_keys(context, SignerDirectory(keys, PASSPHRASE, ROLES))
+        signers = SignerDirectory(keys, PASSPHRASE, ROLES)
+        init_keys(context, signers)
+    FileCustody(keys, signers).make_seal()
     make_worker(opened, keys / "mail").run_once()
     points = KillPoints(every=7)
     for licenses, point in enumerate(points, 1):

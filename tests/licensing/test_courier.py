@@ -24,12 +24,12 @@ def test_parts_come_together_in_any_order_and_twice(data: bytes, size: int, seed
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda parts: parts[:-1], "of 3 parts these are missing: 3"),
+        (lambda parts: parts[:-1], "of 3 parts, these are missing: 3"),
         (lambda parts: parts[1:], "these are missing: 1"),
         (lambda parts: [], "there are no parts"),
         (lambda parts: [*parts, "hello"], "line 4 is not a part"),
         (lambda parts: [*parts, to_parts(b"another")[0]], "belongs to another file"),
-        (lambda parts: [*parts, parts[0][:-4] + "AAAA"], "stands there twice and differs"),
+        (lambda parts: [*parts, parts[0][:-4] + "AAAA"], "is there twice and differs"),
         (lambda parts: [parts[0][:-4] + "AAAA", *parts[1:]], "do not make the file"),
         (lambda parts: [parts[0][:-1], *parts[1:]], "line 1 is not a part|do not make the file"),
         (lambda parts: [*parts, parts[0].replace("/1/3/", "/4/3/")], "part 4 of 3"),

@@ -237,9 +237,9 @@ class House:
 
     def put(self, path: Path, data: bytes) -> None:
         """Replace a file in one step."""
-        draft = path.with_suffix(".new")
-        draft.write_bytes(data)
-        draft.replace(path)
+        new = path.with_suffix(".new")
+        new.write_bytes(data)
+        new.replace(path)
 
     def use_bundle(self, data: bytes | None, **settings: Any) -> None:
         """Configure a revocation bundle, and put it in place if there is one."""

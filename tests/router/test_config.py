@@ -49,14 +49,14 @@ models: [{{id: general, group: chat, features: [routing]}}]
 BASE = Path("/etc/router")
 
 
-def parsed(text: str, *, release: bool = False) -> Config:
-    return parse_config(text.encode(), BASE, release=release)
+def parsed(text: str, *, distribution: bool = False) -> Config:
+    return parse_config(text.encode(), BASE, distribution=distribution)
 
 
-def problems(text: str | bytes, *, release: bool = False) -> tuple[Problem, ...]:
+def problems(text: str | bytes, *, distribution: bool = False) -> tuple[Problem, ...]:
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(ConfigError) as refused:
-        parse_config(data, BASE, release=release)
+        parse_config(data, BASE, distribution=distribution)
     return refused.value.problems
 
 
@@ -215,7 +215,7 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_release_refuses_to_fail_open() -> None:
     text = WHOLE.replace("fail_open_for_dev: false", "fail_open_for_dev: true")
     assert parsed(text).server.license.fail_open_for_dev
-    assert "release" in problems(text, release=True)[0].message
+    assert "distribution" in problems(text, distribution=True)[0].message
 
 
 def test_a_merge_key_is_refused() -> None:

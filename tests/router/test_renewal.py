@@ -3,12 +3,18 @@
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from devtools.sequences.stateful import sign
 from devtools.simulator import Simulator
+from devtools.vectors.keys import LEASE
+from licensing.envelope import Envelope
 from licensing.errors import Expired
-from licensing.license import RevocationTerms
+from licensing.lease import Lease
+from licensing.license import Budget, RevocationTerms
 from portal.services.keys import published_keyset, unix
 from router.config import parse_config
 from router.documents.keysets import take_update
@@ -37,6 +43,8 @@ class Router:
     delay_s: int = 0
     """How long each answer but an enrollment's takes."""
     asked: list[str] = field(default_factory=list)
+    signed_away: dict[str, Any] = field(default_factory=dict)
+    """What whoever holds the lease key has changed in each lease that comes."""
 
     def __post_init__(self) -> None:
         self.portal = Simulator(lambda: self.ticks.time)
@@ -59,7 +67,11 @@ class Router:
         answer = self.portal.handle("GET" if body is None else "POST", path, body or b"")
         if path != "/v1/enrollments":
             self.ticks.pass_by(self.delay_s)
-        return Answer(answer.status, answer.content_type, answer.body)
+        body = answer.body
+        if self.signed_away and path == "/v1/leases" and answer.status == 200:
+            lease = Lease.parse(Envelope.parse(body).payload)
+            body = sign(msgspec.structs.replace(lease, **self.signed_away), LEASE)
+        return Answer(answer.status, answer.content_type, body)
 
 
 def test_a_router_lives_with_the_real_portal(site: Site, clock: FakeClock, tmp_path: Path) -> None:
@@ -120,6 +132,41 @@ def test_a_key_nobody_knows_is_not_asked_for_again_and_again(tmp_path: Path) -> 
             assert (await router.guard.check()).cause == "untrusted-key"
             await router.renewal.look()
         assert router.asked.count("/v1/keyset.json") == 1
+        await router.guard.close()
+
+    asyncio.run(live())
+
+
+def test_a_second_budget_in_one_period_leaves_the_lease_at_hand(tmp_path: Path) -> None:
+    """The running router knows since when the period's budget has been in use."""
+    router = Router(tmp_path)
+    router.portal.issue(ext={"budget_period_s": DAY_S})
+    (tmp_path / "license.json").write_bytes(router.portal.license)
+
+    async def renewed(number: int) -> str:
+        """Let a lease with this budget come; return the budget that counts then."""
+        budget = Budget(budget_id=identifier("bud", number), tokens_total=1000)
+        router.signed_away = {"budget": budget}
+        router.renewal.wake()
+        await router.renewal.look()
+        decision = await router.guard.check()
+        assert decision.serving
+        assert decision.terms is not None
+        assert decision.terms.budget is not None
+        return decision.terms.budget.budget_id
+
+    async def live() -> None:
+        await router.guard.check()
+        await router.renewal.look()
+        assert (await router.guard.check()).serving
+        assert await renewed(2) == identifier("bud", 2)
+        router.ticks.pass_by(DAY_S - 1)
+        assert await renewed(3) == identifier("bud", 2)
+        assert router.guard.leases.load().trouble == "lease-rejected"
+        router.ticks.pass_by(1)
+        assert await renewed(3) == identifier("bud", 2), "the answer is fresh, and says it is not"
+        router.ticks.pass_by(60)
+        assert await renewed(3) == identifier("bud", 3)
         await router.guard.close()
 
     asyncio.run(live())

@@ -309,10 +309,11 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         StateFile(tmp_path / "file" / "license-state.json").open()
 
 
-def test_drafts_of_a_crash_are_removed_and_others_kept(path: Path) -> None:
+def test_half_written_files_of_a_crash_are_removed_and_others_are_kept(path: Path) -> None:
     written(path)
     ours, theirs = (
-        path.with_name(name) for name in (f".{path.name}.ab.draft", ".lease-state.json.ab.draft")
+        path.with_name(name)
+        for name in (f".{path.name}.ab.partial", ".lease-state.json.ab.partial")
     )
     ours.touch()
     theirs.touch()

@@ -15,8 +15,9 @@ from portal.db.licenses import Hold, License
 from portal.domain.errors import Unavailable
 from portal.domain.ports import SignerUnavailable
 from portal.domain.standing import HoldCause
-from portal.services.bundles import KEEP_EXPIRED, publish_bundle, wanted_entries
+from portal.services.bundles import publish_bundle, wanted_entries
 from portal.services.context import Transactions
+from portal.services.custody import KEEP_EXPIRED
 from portal.services.keys import unix
 from tests.databases import write_at_once
 from tests.factories.accounts import COMMAND

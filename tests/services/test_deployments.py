@@ -8,6 +8,7 @@ from portal.db.licenses import Hold
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.identifiers import new_id
 from portal.services.acts.amend import AMEND
+from portal.services.acts.machinery import submit
 from portal.services.acts.renew import RENEW
 from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
@@ -18,9 +19,9 @@ from portal.services.deployments import (
     deployment_page,
 )
 from portal.services.enrollments import revoke_enrollment_code
-from portal.services.licenses import request_issue
+from portal.services.lines import newest_license
 from tests.factories.accounts import COMMAND, make_customer, make_deployment, make_staff
-from tests.factories.acts import do
+from tests.factories.acts import ask, do
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement
 from tests.fakes import FakeClock
@@ -67,9 +68,11 @@ def test_the_list_shows_each_one_with_its_newest_license(
     granted = make_entitlement(transactions, held)
     first = issue(transactions, granted)
     entitlement = make_entitlement(transactions, issuing)
-    issue(transactions, entitlement)
+    second = issue(transactions, entitlement)
     with transactions.writing(COMMAND) as context:
-        asked = request_issue(context, entitlement.id, cause="again")
+        submit(context, REPLACE, ask(REPLACE, second.id, None))
+        asked = newest_license(context, issuing.id)
+        assert asked is not None
         context.session.add(
             Hold(
                 id=new_id("hld", context.ports.randomness),

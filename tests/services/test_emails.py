@@ -27,13 +27,15 @@ def test_a_letter_carries_its_secret_until_it_was_sent(transactions: Transaction
         letter = open_letter(context, email.id)
         assert letter is not None
         assert (letter.to_address, letter.template) == ("a@b.example", "t")
-        assert letter.facts == {"name": "A", "secret": "s3cret"}
+        sent_at = context.at.isoformat()
+        assert letter.facts == {"name": "A", "secret": "s3cret", "sent_at": sent_at}
+        assert letter.headers == {}
         assert "s3cret" not in repr(letter)
         note_sent(context, email.id)
     with transactions.reading(COMMAND) as context:
         row = context.session.get_one(Email, email.id)
         assert (row.state, row.sent_at) == ("sent", context.at)
-        assert (row.sealed_secret, row.last_error) == (None, None)
+        assert (row.sealed_secret, row.last_error, row.attempts) == (None, None, 2)
         assert open_letter(context, email.id) is None
         job = context.session.query(Job).one()
         assert (job.kind, job.payload) == ("send-email", {"email_id": email.id})

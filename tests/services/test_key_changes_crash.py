@@ -15,6 +15,7 @@ from licensing.verify import KeysetTrust, verify_keyset, verify_keyset_update, v
 from portal.db.keys import KeyChange, KeysetVersion
 from portal.db.licenses import License
 from portal.domain.ports import KeyMaker, NewKey
+from portal.gateways.custody import FileCustody
 from portal.gateways.signing import SignerDirectory
 from portal.services.bundles import publish_bundle
 from portal.services.context import Actor, Transactions
@@ -82,6 +83,7 @@ def test_a_key_change_killed_at_any_point_goes_on_to_the_same_bytes(
     keys.mkdir()
     opened = transactions(database_url, keys)
     maker = SignerDirectory(keys, PASSPHRASE, ROLES)
+    FileCustody(keys, maker).make_seal()
     with opened.writing(COMMAND) as context:
         init_keys(context, maker)
     publish_bundle(opened, COMMAND)

@@ -31,7 +31,12 @@ from portal.services.licenses import (
 )
 from portal.services.overviews import license_history
 from portal.services.requests import approve_request, staff_request
-from tests.factories.accounts import make_customer, make_deployment, make_staff
+from tests.factories.accounts import (
+    make_customer,
+    make_deployment,
+    make_staff,
+    sign_staff_in,
+)
 from tests.factories.licenses import (
     issue,
     make_budgeted_pilot,
@@ -333,6 +338,7 @@ def test_staff_find_a_license_by_what_names_it(transactions: Transactions) -> No
 
 def test_staff_see_a_license_from_its_request_to_its_routers(transactions: Transactions) -> None:
     ann = make_staff(transactions)
+    sign_staff_in(transactions, ann)
     make_customer(transactions)
     request_id = ask_for_pilot(transactions)
     with transactions.writing(Actor("staff", ann.id)) as context:

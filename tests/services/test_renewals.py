@@ -151,7 +151,7 @@ def test_what_was_withdrawn_meanwhile_is_not_granted_by_the_second_person(desk: 
     act = desk.grant(request, request.asked)
     with desk.transactions.writing(COMMAND) as context:
         withdraw_request(context, context.session.get_one(Request, request.id))
-    with pytest.raises(Conflict, match="withdrawn meanwhile"):
+    with pytest.raises(Conflict, match="already been withdrawn"):
         agree(desk.transactions, act, desk.ben)
     with desk.transactions.reading(COMMAND) as context:
         assert context.session.query(Entitlement).count() == 1

@@ -225,7 +225,7 @@ def test_one_request_of_a_kind_waits_for_a_deployment_and_five_for_an_account(
     transactions: Transactions, customer: tuple[Account, Person]
 ) -> None:
     submit(transactions, customer, pilot_ask())
-    with pytest.raises(Conflict, match="waits for an answer already"):
+    with pytest.raises(Conflict, match="already waiting for an answer"):
         submit(transactions, customer, pilot_ask())
     for number in range(4):
         submit(transactions, customer, pilot_ask(deployment_name=f"Site {number}"))
@@ -363,7 +363,7 @@ def test_declining_needs_words_and_tells_them(
         assert (declined.state, declined.granted) == (RequestState.DECLINED, None)
     (mail,) = mails(transactions, "request-declined")
     assert (mail.facts["note"], mail.facts["changes"]) == ("Not now.", [])
-    with pytest.raises(Conflict, match="declined meanwhile"):
+    with pytest.raises(Conflict, match="already been declined"):
         with transactions.writing(COMMAND) as context:
             withdraw_request(context, account_request(context, customer[0].id, made.id))
 
@@ -380,7 +380,7 @@ def test_who_looks_at_a_request_is_the_latest_to_say_so(
         page = staff_request_page(context, made.id)
         assert page.request.taken_by == bob.id
         withdraw_request(context, page.request)
-        with pytest.raises(Conflict, match="withdrawn meanwhile"):
+        with pytest.raises(Conflict, match="already been withdrawn"):
             take_request(context, made.id, ann.id)
 
 

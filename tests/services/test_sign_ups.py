@@ -117,7 +117,7 @@ def test_a_reset_sets_the_password_once_and_ends_every_sign_in(transactions: Tra
         assert context.session.get_one(Person, owner.id).password_hash == "h:new"
         assert open_sign_ins(context, owner.id) == []
         assert email_of_reset(context, token) is None
-        with pytest.raises(Conflict, match="used or is too old"):
+        with pytest.raises(Conflict, match="used or has expired"):
             set_password_by_token(context, token, "h:newer")
     assert "password-changed" in mailed(transactions, owner.email)
 

@@ -35,7 +35,7 @@ def test_without_a_password_a_link_is_mailed(transactions: Transactions) -> None
 def test_roles_are_known_ones_and_at_least_one(
     transactions: Transactions, roles: frozenset[str]
 ) -> None:
-    with pytest.raises(Invalid, match="choose among"), transactions.writing(COMMAND) as context:
+    with pytest.raises(Invalid, match="choose from"), transactions.writing(COMMAND) as context:
         create_staff(context, email="ann@vendor.test", roles=roles)
 
 

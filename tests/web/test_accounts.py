@@ -36,6 +36,6 @@ def test_activity_names_members_and_not_staff(
     customer.send(customer.get("/account/deployments/new"), {"name": "Berlin"})
     page = customer.get("/account/activity")
     assert "Request declined" in page.text
-    assert "Deployment made" in page.text
+    assert "Deployment created" in page.text
     assert "Jo Owner" in page.text
     assert staff.name not in page.text.split()

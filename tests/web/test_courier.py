@@ -144,9 +144,9 @@ def test_a_file_is_uploaded(customer: Visitor, vault: Vault, transactions: Trans
     ("text", "said"),
     [
         ("", "Choose the file"),
-        ("hello", "not a file that router-license courier request wrote"),
-        ("{}", "not a file that router-license courier request wrote"),
-        ("SRC1/1/2/00000000/AAAA", "The codes are not whole"),
+        ("hello", "not written by router-license courier request"),
+        ("{}", "not written by router-license courier request"),
+        ("SRC1/1/2/00000000/AAAA", "The QR codes are incomplete"),
     ],
 )
 def test_what_is_no_request_is_refused_in_words(
@@ -172,8 +172,8 @@ def test_a_code_that_is_over_is_said(
     customer: Visitor, vault: Vault, transactions: Transactions
 ) -> None:
     page = bring(customer, vault.request("A" * 32), 400)
-    assert "The enrollment code is not known." in page.text
-    assert "Make a new enrollment code" in page.text
+    assert "The enrollment code is unknown." in page.text
+    assert "Create a new enrollment code" in page.text
 
 
 def test_an_answer_is_shown_to_its_account_alone(
@@ -192,6 +192,6 @@ def test_while_no_lease_can_be_signed_the_file_is_to_be_brought_again(
         "/account/courier", data={"csrf_token": customer.token("/account/courier"), "text": request}
     )
     assert answer.status_code == 503
-    assert "The portal cannot answer it at the moment. Bring it again." in answer.text
+    assert "The portal cannot answer this request right now. Upload it again later." in answer.text
     signers.absent = set()
     assert vault.install(carried(customer, bring(customer, request))) == 1

@@ -4,11 +4,16 @@ from typing import Any
 
 from sqlalchemy import event
 
+from portal.domain.acts import ActState
 from portal.domain.ports import NewKey
+from portal.services.acts import machinery
+from portal.services.acts.keys import ROTATE_KEY, RotateKey
+from portal.services.acts.kinds import Ask
 from portal.services.context import Actor, Transactions
 from portal.services.key_changes import KeyOrder, run_order, stop_signing
 from portal.services.key_overview import KeyRow, KeysPage, KeyState, NextStep, keys_page
 from portal.services.keys import add_key
+from tests.factories.accounts import make_staff
 from tests.factories.licenses import make_license
 from tests.fakes import FakeClock, MemorySigner, MemorySigners
 from tests.web.conftest import StaffMaker
@@ -119,3 +124,25 @@ def test_the_page_takes_a_constant_number_of_statements(
         order = KeyOrder(f"act_{number}", "rotate-key", role, activate_in_s=0)
         run_order(transactions, signers, order, COMMAND)
     assert count() == before
+
+
+def test_a_second_person_approves_a_key_change_on_its_page(
+    transactions: Transactions, staff: StaffMaker
+) -> None:
+    first = make_staff(transactions, "kim@vendor.test", "keys").id
+    with transactions.writing(COMMAND) as context:
+        ask = Ask(subject_id="license", params=RotateKey(), reason="yearly rotation", by=first)
+        act_id = machinery.submit(context, ROTATE_KEY, ask).id
+    visitor = staff("keys")
+    page = visitor.get("/staff/keys")
+    assert "yearly rotation" in page.text
+    page = visitor.get(f"/staff/keys/changes/{act_id}")
+    assert "14 days" in page.text
+    action = f"/staff/keys/changes/{act_id}/decline"
+    refused = visitor.send(page, {"note": " "}, action=action, status=400)
+    assert "Say why the change is declined." in refused.text
+    done = visitor.send(page, {}, action=f"/staff/keys/changes/{act_id}/approve")
+    assert f"portal keys run {act_id}" in done.text
+    with transactions.reading(COMMAND) as context:
+        assert machinery.find_act(context, act_id).state is ActState.DONE
+    visitor.get(f"/staff/keys/changes/{act_id}", 404)

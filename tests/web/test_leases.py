@@ -127,10 +127,10 @@ def test_after_a_lost_answer_a_new_code_gives_the_first_bytes_and_keeps_its_use(
     ("beyond", "why"),
     [
         ("renewed", "has renewed its lease since"),
-        ("retired", "was given up"),
-        ("released", "was given up"),
-        ("another request", "by another request than this one"),
-        ("another deployment", "in another deployment than the code's"),
+        ("retired", "was released or retired"),
+        ("released", "was released or retired"),
+        ("another request", "by a different request"),
+        ("another deployment", "in a different deployment from the code's"),
         ("emptied", "long ago"),
     ],
 )

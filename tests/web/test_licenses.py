@@ -45,7 +45,7 @@ def test_the_page_names_each_file_with_size_hash_and_command(
     assert "router-license verify license.json --keyset keyset.json" in page.text
     assert license_.key_id is not None
     assert license_.key_id in page.html
-    assert "Requests at once 4" in page.text, "the limits are part of the facts"
+    assert "Concurrent requests 4" in page.text, "the limits are part of the facts"
     for name in NAMES:
         answer = customer.client.get(f"/account/licenses/{license_.id}/{name}")
         assert answer.status_code == 200

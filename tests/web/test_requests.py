@@ -381,7 +381,7 @@ def test_the_second_decision_is_told_that_there_was_one(
     bobs = bob.get(f"{path}/decline")
     ann.send(check)
     page = bob.send(bobs, {"note": "No."}, status=409)
-    assert "approved meanwhile" in page.text
+    assert "already been approved" in page.text
     assert requests_made(transactions)[0].state == "approved"
 
 
@@ -477,3 +477,26 @@ def test_the_deployment_a_customer_has_is_offered(app: Served, transactions: Tra
     sign_in(visitor, "jo@newco.example")
     page = ask(visitor, deployment=deployment.id)
     assert "Frankfurt" in page.text
+
+
+def test_a_contract_is_never_replaced_by_an_evaluation(
+    app: Served, office: Office, transactions: Transactions
+) -> None:
+    account, _ = make_customer(transactions)
+    taken, free = (make_deployment(transactions, account, name) for name in ("Prod", "Lab"))
+    annual = make_annual(transactions, taken, make_staff(transactions, "bea@vendor.test").id)
+    visitor = Visitor(app.test_client())
+    sign_in(visitor, "jo@newco.example")
+    page = visitor.get(NEW)
+    assert free.id in page.response.text
+    assert taken.id not in page.response.text
+    # Whoever sends it nevertheless is told what is there.
+    fields = {**ANSWERS, "mode": "offline", "features": ["routing"], "deployment": taken.id}
+    answer = visitor.post(NEW, **fields, step="send")
+    assert answer.status_code == 409
+    assert "enterprise-annual until" in answer.text
+    assert requests_made(transactions) == []
+    office.work()
+    with transactions.reading(COMMAND) as context:
+        (only,) = context.session.query(License).filter_by(deployment_id=taken.id)
+        assert (only.id, only.superseded_at) == (annual.id, None)

@@ -102,7 +102,7 @@ def test_a_new_password_ends_the_other_sign_ins_at_once(
     refused = customer.send(
         page, {"password": "wrong", "new_password": "another horse in the barn"}, status=400
     )
-    assert refused.errors == ["The current password is not right."]
+    assert refused.errors == ["The current password is wrong."]
     customer.send(page, {"password": PASSWORD, "new_password": "another horse in the barn"})
     assert inside(customer)
     assert not inside(other)
@@ -266,7 +266,7 @@ def test_an_ended_session_keeps_what_was_typed(customer: Visitor, clock: FakeClo
     clock.advance(days=14, seconds=1)
     page = customer.send(page, {"name": "Frankfurt"})
     assert page.path.startswith("/sign-in?next=")
-    assert "is kept" in page.html
+    assert "has been kept" in page.html
     page = customer.send(page, {"email": OWNER, "password": PASSWORD})
     assert page.form("/account/deployments/new").fields["name"] == ["Frankfurt"]
 

@@ -71,7 +71,7 @@ def test_a_link_confirms_by_its_button_and_once(
     assert page.path == "/sign-in"
     assert sign_in(visitor, "kim@widgets.example").path == "/account"
     again = visitor.send(visitor.get(link), {})
-    assert "used or is too old" in again.html
+    assert "used or has expired" in again.html
 
 
 def test_an_unconfirmed_address_has_no_account_and_cannot_sign_in(

@@ -8,14 +8,17 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, func, select
 
 from portal.db.accounts import Account
+from portal.db.emails import Email
 from portal.db.licenses import License
 from portal.db.people import person_by_email
 from portal.db.session import Database
 from portal.domain.requests import Audience
+from portal.services.acts.keys import ROTATE_KEY
+from portal.services.acts.machinery import submit
+from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.enrollments import enroll
 from portal.services.keys import unix
-from portal.services.licenses import issue_license, request_issue
 from portal.services.requests import decline_request, post_message, staff_request
 from portal.services.sign_ins import begin
 from tests.factories.accounts import (
@@ -25,6 +28,7 @@ from tests.factories.accounts import (
     make_deployment,
     make_staff,
 )
+from tests.factories.acts import ask, do, newest
 from tests.factories.instances import make_code, make_router
 from tests.factories.licenses import issue, make_entitlement
 from tests.factories.requests import ask_for_pilot
@@ -65,8 +69,15 @@ class House:
             "lease_id": lease_id,
             "request_id": self._request_id,
             "account_id": self._account.id,
+            "email_id": self._mail(),
+            "act_id": self._key_change(),
             "name": "kit.zip",
         }
+
+    def _key_change(self) -> str:
+        """Ask for a key change, which waits for a second person."""
+        with self._transactions.writing(COMMAND) as context:
+            return submit(context, ROTATE_KEY, ask(ROTATE_KEY, "license", self._staff.id)).id
 
     def grow(self, rows: int) -> None:
         """Add rows of everything until there are this many."""
@@ -106,11 +117,8 @@ class House:
 
     def _add_to_deployment(self, number: int) -> None:
         """Add a license, a router and a code to the first deployment, a message to its request."""
-        with self._transactions.writing(COMMAND) as context:
-            asked = request_issue(context, self._entitlement.id, cause=f"again {number}")
-        issue_license(self._transactions, asked.id, COMMAND)
-        with self._transactions.reading(COMMAND) as context:
-            self._license = context.session.get_one(License, asked.id)
+        do(self._transactions, REPLACE, self._license.id, None)
+        self._license = newest(self._transactions, self._license.deployment_id)
         self._enroll(self._license, f"router {number}")
         with self._transactions.writing(COMMAND) as context:
             for author, audience in (
@@ -133,6 +141,12 @@ class House:
                 person = person_by_email(context.session, email)
                 assert person is not None
                 begin(context, person.id, user_agent=f"browser {number}")
+
+    def _mail(self) -> str:
+        """Return the mail that told of the first license."""
+        with self._transactions.reading(COMMAND) as context:
+            told = select(Email.id).where(Email.template == "license-issued").limit(1)
+            return context.session.scalars(told).one()
 
     def _enroll(self, license_: License, name: str) -> tuple[str, str]:
         code = make_code(self._transactions, license_, uses=2)

@@ -165,7 +165,7 @@ def test_each_problem_has_its_place_on_the_help_page(visitor: Visitor) -> None:
     ("method", "path", "headers", "code", "words"),
     [
         ("GET", "/v1/nothing", {}, "not-found", "nothing at this path"),
-        ("DELETE", "/v1/leases", {}, "method-not-allowed", "another method"),
+        ("DELETE", "/v1/leases", {}, "method-not-allowed", "not accept this method"),
         ("GET", "/v1/keyset.json", {"Host": "evil.example"}, "malformed-request", "Host header"),
         ("GET", "/v1/keysets/77.json", {}, "not-found", "nothing at this path"),
     ],

@@ -74,16 +74,19 @@ def _changes(grant: Grant | None, params: Amend) -> dict[str, Any]:
     if grant is None:
         return {}
     given = structs.asdict(params)
-    limits = given.pop("limits")
+    limits = dict(given.pop("limits") or {})
+    unknown = sorted(set(limits) - set(LIMITS))
+    if unknown:
+        raise Invalid(
+            f"{unknown[0]} is not amended; known are {', '.join(LIMITS)}."
+            " A budget changes by a top-up.",
+            field="limit",
+        )
+    if params.mode is Mode.OFFLINE and grant.terms.tokens_total is not None:
+        # One state file counts an offline budget.
+        limits.setdefault("max_instances", 1)
     changes = {name: value for name, value in given.items() if value is not None}
-    if limits is not None:
-        unknown = sorted(set(limits) - set(LIMITS))
-        if unknown:
-            raise Invalid(
-                f"{unknown[0]} is not amended; known are {', '.join(LIMITS)}."
-                " A budget changes by a top-up.",
-                field="limit",
-            )
+    if limits:
         changes["limits"] = structs.replace(grant.terms.limits, **limits)
     return changes
 

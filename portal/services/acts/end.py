@@ -90,6 +90,7 @@ def needs_two(context: Context, ask: Ask) -> bool:
 
 END: Final = Kind(
     name="end",
+    needs_proof=False,
     params=End,
     permission=ENTITLEMENTS_APPROVE,
     scene=entitlement_scene,

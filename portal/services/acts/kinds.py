@@ -69,3 +69,10 @@ class Kind:
     """Runs the act and returns, as JSON values, what changed by it."""
     needs_two: Callable[[Context, Ask], bool] = lambda _context, _ask: False
     """Whether a second person has to approve it."""
+    needs_proof: bool = True
+    """Whether the signer has to prove who did it: not for what only takes away, and not for what
+    the command alone carries out."""
+    waits: Callable[[Context, Ask], None] = lambda _context, _ask: None
+    """What its first person's word does already, while it waits for a second."""
+    dropped: Callable[[Context, Ask], None] = lambda _context, _ask: None
+    """Takes that back, when it is declined or lapses."""

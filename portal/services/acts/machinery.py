@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import select, update
 
 from portal.db.acts import Act
+from portal.db.people import Person
 from portal.domain.acts import LAPSES_AFTER, ActState
 from portal.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.domain.identifiers import ACT, new_id
@@ -24,7 +25,9 @@ from portal.domain.requests import clean_text
 from portal.services.acts.kinds import Ask, Kind, Outcome, Scene
 from portal.services.acts.registry import KINDS
 from portal.services.audit import record
+from portal.services.causes import staff_approve_here
 from portal.services.context import Context
+from portal.services.staff import require_staff_permission
 
 MOST_LISTED: Final = 200
 
@@ -133,11 +136,19 @@ def submit(context: Context, kind: Kind, ask: Ask, *, seen: str | None = None) -
     )
     context.session.add(act)
     context.session.flush()
-    if now.needs_two:
+    if now.needs_two or _waits_for_command(context, kind):
+        if now.needs_two:
+            kind.waits(context, ask)
         _record(context, "act.submitted", act)
         return act
     _do(context, kind, ask, act)
     return act
+
+
+def _waits_for_command(context: Context, kind: Kind) -> bool:
+    """Whether staff do this act in a browser, and only the command's approval would count."""
+    in_browser = context.actor.kind == "staff" and not staff_approve_here(context)
+    return in_browser and kind.needs_proof
 
 
 def _do(context: Context, kind: Kind, ask: Ask, act: Act) -> None:
@@ -157,14 +168,22 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
     `returned` with the new preview, and `require_fresh` says so once that is committed.
 
     Raises:
-        NotFound, Forbidden: there is none, or the person is its first.
+        NotFound: there is none.
+        Forbidden: the person is its first, or one of the two may not do this, or no longer.
         Conflict: it does not wait any more.
         Stale: what this person saw no longer holds.
     """
     act = _pending(context, act_id)
-    if act.submitted_by == by:
-        raise Forbidden("A second, different person has to approve this act.")
     kind, ask = _of(act)
+    if _waits_for_command(context, kind):
+        raise Forbidden(
+            f"Acts are approved by the command here: portal act approve {act.id} --by STAFF"
+        )
+    # One that waits only for the command may be approved by its first person there.
+    if act.submitted_by == by and act.preview.get("needs_second_person", True):
+        raise Forbidden("A second, different person has to approve this act.")
+    for person_id in (by, act.submitted_by):
+        _require_permitted(context, person_id, kind.permission)
     now = _preview(context, kind, ask, kind.scene(context, ask))
     _move(context, act, ActState.DONE, by)
     if now.fingerprint != act.fingerprint:
@@ -177,6 +196,20 @@ def approve(context: Context, act_id: str, *, by: str, seen: str | None = None) 
         raise Stale(act.preview)
     _do(context, kind, ask, act)
     return act
+
+
+def _require_permitted(context: Context, person_id: str | None, permission: str) -> None:
+    """Require that a person may still do this; commerce, which is nobody, always may.
+
+    Raises:
+        Forbidden: they were dismissed, or no role of theirs permits it any more.
+    """
+    if person_id is None:
+        return
+    person = context.session.get_one(Person, person_id, populate_existing=True)
+    if person.disabled_at is not None:
+        raise Forbidden(f"{person.name} may no longer do this.")
+    require_staff_permission(context, person, permission)
 
 
 def require_fresh(act: Act) -> Act:
@@ -229,6 +262,8 @@ def decline(context: Context, act_id: str, *, by: str, reason: str) -> Act:
         raise Invalid("Say why.", field="reason")
     _move(context, act, ActState.DECLINED, by)
     act.decision_note = clean_text(reason, "reason")
+    kind, ask = _of(act)
+    kind.dropped(context, ask)
     _record(context, "act.declined", act, why=act.decision_note)
     context.session.flush()
     return act
@@ -244,6 +279,8 @@ def lapse_acts(context: Context) -> int:
         act = _lock(context, act_id)
         if act.state in waiting:
             act.state, act.decided_at = ActState.LAPSED, context.at
+            kind, ask = _of(act)
+            kind.dropped(context, ask)
             _record(context, "act.lapsed", act)
     return len(ids)
 
@@ -290,7 +327,7 @@ def _lock(context: Context, act_id: str) -> Act:
     act = context.session.scalar(
         select(Act)
         .where(Act.id == act_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     if act is None:

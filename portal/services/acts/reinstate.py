@@ -5,13 +5,16 @@ from typing import Final
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import Hold
 from portal.domain.errors import Conflict, Forbidden, NotFound
+from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
 from portal.domain.standing import COMMERCE_CAUSES
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
+from portal.services.causes import Approval, ask_for_lift
 from portal.services.context import Context
 from portal.services.lines import follow
+from portal.services.notices import tell_license_changed
 
 
 class Reinstate(Params, frozen=True, kw_only=True):
@@ -51,7 +54,12 @@ def run(context: Context, ask: Ask) -> Outcome:
         license_id=license_.id,
     )
     context.session.flush()
+    ask_for_lift(context, hold, *(() if ask.by is None else (Approval(ask.by, context.at),)))
     follow(context, license_.deployment_id)
+    if hold.suspends_line:
+        tell_license_changed(
+            context, license_, NoticeKind.REINSTATED, subject_id=hold.id, cause=hold.cause
+        )
     return Outcome("reinstated", {"hold_id": hold.id})
 
 

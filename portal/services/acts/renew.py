@@ -19,6 +19,7 @@ from portal.domain.terms import Terms
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import asked_for, has_contract, license_scene, line_of, show_line
 from portal.services.audit import record
+from portal.services.causes import approvals_of, ask_for_proof, before_change
 from portal.services.context import Context
 from portal.services.lines import follow, set_term, take_place
 from portal.services.request_decisions import changes, decide, record_request, tell_decision
@@ -106,6 +107,8 @@ def run(context: Context, ask: Ask) -> Outcome:
         term_s=terms.term_s,
     )
     context.session.flush()
+    before_change(context, before)
+    ask_for_proof(context, made, *approvals_of(made))
     outcome = asked_for(follow(context, license_.deployment_id))
     return Outcome(outcome.status, {"entitlement_id": made.id, **outcome.facts})
 

@@ -11,6 +11,7 @@ from portal.db.turns import take_turn
 from portal.domain.acts import REVOKING_ALONE, REVOKING_SPAN, ActState
 from portal.domain.entitlements import EndCause, EntitlementState
 from portal.domain.errors import Conflict
+from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
 from portal.domain.standing import RevokedReason
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
@@ -18,6 +19,7 @@ from portal.services.acts.scenes import has_contract, license_scene, line_of, sh
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.lines import end_grant
+from portal.services.notices import tell_license_changed
 
 REVOKING: Final = ("revoke", "end")
 """The kinds of act that can revoke licenses."""
@@ -78,6 +80,8 @@ def revoke_licenses(
             reason=reason,
             because=because.value,
         )
+        if row.released_at is not None and row.superseded_by is None:
+            tell_license_changed(context, row, NoticeKind.REVOKED)
     context.session.flush()
     return len(rows)
 
@@ -106,6 +110,7 @@ def has_revoked_much(context: Context, person_id: str) -> bool:
 
 REVOKE: Final = Kind(
     name="revoke",
+    needs_proof=False,
     params=Revoke,
     permission=HOLDS_MANAGE,
     scene=license_scene,

@@ -26,6 +26,7 @@ from portal.domain.errors import NotFound
 from portal.domain.standing import LicenseState
 from portal.domain.terms import differences, granted_terms
 from portal.services.acts.kinds import Ask, Outcome, Scene
+from portal.services.causes import ask_for_proof, before_change
 from portal.services.context import Context
 from portal.services.instances import instances_of
 from portal.services.licenses import find_license, fix_payload, standings, supersede
@@ -60,7 +61,10 @@ def line_of(context: Context, ask: Ask) -> tuple[License, Line]:
         NotFound: there is no such license.
     """
     license_ = find_license(context, ask.subject_id)
-    return license_, lock_line(context, license_.deployment_id)
+    line = lock_line(context, license_.deployment_id)
+    # It was read before its line was held.
+    context.session.refresh(license_)
+    return license_, line
 
 
 def has_contract(line: Line) -> bool:
@@ -74,13 +78,17 @@ def change_terms(context: Context, grant: Grant | None, **changes: Any) -> None:
 
     Raises:
         Invalid: the catalog does not permit them.
+        Unproved: the command would change what somebody altered in the database.
     """
     if grant is None:
         return
     row = context.session.get_one(Entitlement, grant.id)
     terms = structs.replace(row.terms, **changes)
     check_terms(terms)
+    before_change(context, row)
     row.terms = terms
+    context.session.flush()
+    ask_for_proof(context, row)
 
 
 def asked_for(license_: License | None) -> Outcome:
@@ -156,7 +164,7 @@ def _show(context: Context, deployment_id: str, run: Callable[[], Outcome]) -> d
             "ended": [each for each in ended if each is not None],
         },
         "routers": _routers(context, deployment_id),
-        "budget": {"before": _budget(was), "after": _budget(issued or was)},
+        "budget": _budgets(was, issued or was),
         "mails": sorted(
             {
                 *(template for key, template in after.mails.items() if key not in before.mails),
@@ -240,6 +248,14 @@ def _budget(payload: LicensePayload | None) -> dict[str, Any] | None:
     if payload is None or payload.budget is None:
         return None
     return dict(msgspec.to_builtins(payload.budget))
+
+
+def _budgets(was: LicensePayload | None, now: LicensePayload | None) -> dict[str, Any]:
+    """Return the budgets before and after; a new one gets its id only when the act is done."""
+    before, after = _budget(was), _budget(now)
+    if after is not None and (before is None or after["budget_id"] != before["budget_id"]):
+        del after["budget_id"]
+    return {"before": before, "after": after}
 
 
 def _changes(was: LicensePayload, now: LicensePayload) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from portal.db.entitlements import Entitlement
 from portal.db.licenses import Hold, open_holds
 from portal.domain.errors import Conflict, Forbidden, NotFound
 from portal.domain.identifiers import HOLD, new_id
+from portal.domain.notices import NoticeKind
 from portal.domain.roles import HOLDS_MANAGE
 from portal.domain.standing import COMMERCE_CAUSES, HoldCause
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
@@ -13,6 +14,7 @@ from portal.services.acts.scenes import license_scene, line_of, show_line
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.lines import follow
+from portal.services.notices import tell_license_changed
 
 
 class Suspend(Params, frozen=True, kw_only=True):
@@ -67,14 +69,20 @@ def run(context: Context, ask: Ask) -> Outcome:
         cause=cause.value,
         license_id=license_.id,
         entitlement_id=on.id,
+        deployment_id=on.deployment_id,
     )
     context.session.flush()
     follow(context, license_.deployment_id)
+    if hold.suspends_line:
+        tell_license_changed(
+            context, license_, NoticeKind.SUSPENDED, subject_id=hold.id, cause=cause
+        )
     return Outcome("suspended", {"hold_id": hold.id})
 
 
 SUSPEND: Final = Kind(
     name="suspend",
+    needs_proof=False,
     params=Suspend,
     permission=HOLDS_MANAGE,
     scene=license_scene,

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from portal.db.acts import Act
 from portal.db.audit import AuditRow
 from portal.db.licenses import Hold, License
+from portal.db.people import Person
 from portal.domain.errors import Conflict, Forbidden, Invalid, NotFound, PortalError
 from portal.domain.standing import HoldCause
 from portal.services.acts.machinery import (
@@ -26,7 +27,7 @@ from portal.services.acts.reinstate import REINSTATE
 from portal.services.acts.revoke import REVOKE
 from portal.services.acts.suspend import SUSPEND
 from portal.services.context import SYSTEM, Transactions
-from tests.factories.accounts import COMMAND, make_deployment
+from tests.factories.accounts import COMMAND, make_deployment, make_staff
 from tests.factories.acts import agree, ask, do, make_annual, seen, state_of
 from tests.factories.licenses import issue, make_entitlement
 from tests.fakes import FakeClock
@@ -145,6 +146,20 @@ def test_a_stale_act_of_two_goes_back_to_its_first_person(
         assert confirm(context, act.id, by=site.ann, seen=now).state == "pending"
     agree(transactions, act, site.ben)
     assert state_of(transactions, annual.id) == "revoked"
+
+
+def test_both_persons_must_be_permitted_when_it_is_done(
+    transactions: Transactions, site: Site, annual: License
+) -> None:
+    act = do(transactions, REVOKE, annual.id, site.ann)
+    support = make_staff(transactions, "sue@vendor.test", "support").id
+    with pytest.raises(Forbidden), transactions.writing(COMMAND) as context:
+        approve(context, act.id, by=support)
+    with transactions.writing(COMMAND) as context:
+        context.session.get_one(Person, site.ann).disabled_at = context.at
+    with pytest.raises(Forbidden, match="no longer"), transactions.writing(COMMAND) as context:
+        approve(context, act.id, by=site.ben)
+    assert state_of(transactions, annual.id) == "issued"
 
 
 def test_a_second_person_decides_on_what_they_see(
@@ -304,5 +319,11 @@ def test_reinstating_is_recorded_with_its_hold(
         told = context.session.scalars(
             select(AuditRow).where(AuditRow.subject_id.in_([hold_id, held.id, lifted.id]))
         ).all()
-    assert {row.action for row in told} == {"hold.opened", "hold.lifted", "act.done"}
-    assert all(row.reason == "a test" for row in told)
+    assert {row.action for row in told} == {
+        "hold.opened",
+        "hold.lifted",
+        "hold.lift-sealed",
+        "act.done",
+    }
+    given = [row.reason for row in told if row.action != "hold.lift-sealed"]
+    assert set(given) == {"a test"}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from portal.db.emails import Email
 from portal.db.licenses import License
 from portal.domain.entitlements import EndCause
 from portal.domain.errors import Conflict, Forbidden, NotFound
@@ -17,6 +18,8 @@ from tests.factories.accounts import COMMAND, make_deployment
 from tests.factories.acts import do, newest, state_of
 from tests.factories.licenses import issue, make_budgeted_pilot, make_entitlement
 from tests.services.acts.conftest import Site
+
+HOLD_MAILS = ("license-suspended", "license-reinstated")
 
 
 @pytest.fixture
@@ -49,6 +52,14 @@ def test_of_two_causes_each_has_to_be_lifted(
     assert state_of(transactions, pilot.id) == "issued"
     assert told(transactions) == {}
     assert newest(transactions, site.deployment.id).id == pilot.id, "the same bytes are back"
+    with transactions.reading(COMMAND) as context:
+        rows = context.session.query(Email).filter(Email.template.in_(HOLD_MAILS))
+        mails = [(each.template, each.facts["still_held"]) for each in rows]
+    assert sorted(mails) == [
+        ("license-reinstated", False),
+        ("license-suspended", True),
+        ("license-suspended", True),
+    ]
 
 
 def test_only_its_own_side_opens_and_lifts_a_hold(

@@ -1,4 +1,4 @@
-"""The router's releases, for everybody: the tarballs with their hashes."""
+"""The page of distributions, for everybody: tarballs of the router with their hashes."""
 
 import hashlib
 import re
@@ -14,15 +14,15 @@ from portal.domain.errors import NotFound
 from portal.web.access import public
 from portal.web.portal import portal
 
-blueprint = Blueprint("releases", __name__, url_prefix="/downloads")
+blueprint = Blueprint("distributions", __name__, url_prefix="/downloads")
 
-_RELEASE: Final = re.compile(
+_NAME: Final = re.compile(
     r"smart-router-license-[0-9][0-9.]{0,20}-py3[0-9]{1,2}-[a-z0-9_]{1,40}\.tar\.gz"
 )
 
 
 @dataclass(frozen=True)
-class Release:
+class Distribution:
     """One tarball."""
 
     name: str
@@ -31,16 +31,16 @@ class Release:
     sha256: str
 
 
-def releases() -> list[Release]:
-    """Return the tarballs that lie in the downloads' directory, the latest name first."""
+def distributions() -> list[Distribution]:
+    """Return the tarballs in the downloads directory, sorted by name, the latest first."""
     try:
         paths = sorted(portal().settings.downloads_dir.iterdir(), reverse=True)
     except OSError:
         return []
     return [
-        Release(path.name, status.st_size, _sha256(path, status.st_mtime_ns, status.st_size))
+        Distribution(path.name, status.st_size, _sha256(path, status.st_mtime_ns, status.st_size))
         for path in paths
-        if _RELEASE.fullmatch(path.name) and path.is_file() and (status := path.stat())
+        if _NAME.fullmatch(path.name) and path.is_file() and (status := path.stat())
     ]
 
 
@@ -53,31 +53,33 @@ def _sha256(path: Path, _changed_ns: int, _size: int) -> str:
 @blueprint.get("")
 @public
 def show() -> ResponseReturnValue:
-    """List the releases."""
+    """List the distributions."""
     return render_template(
-        "public/releases.html", releases=releases(), origin=portal().settings.origin
+        "public/distributions.html",
+        distributions=distributions(),
+        origin=portal().settings.origin,
     )
 
 
 @blueprint.get("/SHA256SUMS")
 @public
 def sums() -> Response:
-    """Give the hashes in the form `sha256sum -c` reads."""
-    lines = "".join(f"{each.sha256}  {each.name}\n" for each in releases())
+    """Return the hashes in the format that `sha256sum -c` reads."""
+    lines = "".join(f"{each.sha256}  {each.name}\n" for each in distributions())
     return Response(lines, content_type="text/plain; charset=utf-8")
 
 
-@blueprint.get("/<release>")
+@blueprint.get("/<distribution>")
 @public
-def download(release: str) -> ResponseReturnValue:
-    """Hand a tarball out."""
-    # Only what is listed: nothing of the path comes from outside.
-    if release not in {each.name for each in releases()}:
-        raise NotFound("There is no such release.")
+def download(distribution: str) -> ResponseReturnValue:
+    """Send a tarball."""
+    # Only a listed name is served, so no part of the path comes from outside.
+    if distribution not in {each.name for each in distributions()}:
+        raise NotFound("There is no such distribution.")
     return send_file(
-        portal().settings.downloads_dir / release,
+        portal().settings.downloads_dir / distribution,
         mimetype="application/gzip",
         as_attachment=True,
-        download_name=release,
+        download_name=distribution,
         max_age=300,
     )

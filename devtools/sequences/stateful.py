@@ -1,16 +1,10 @@
-"""The stateful vectors: `python -m devtools.sequences` writes `router/vectors/sequences.json`.
+"""Sequences of decisions, leases, moments and budgets, and what all sequences are built from.
 
-Each sequence begins with a state, and says step by step what comes before a router and what it must
-do. Expected results are stated by hand. Every document is signed by published test keys.
-
-Invariants: the same bytes in each run.
+Expected results are stated by hand. Every document is signed by published test keys.
 """
 
-import json
-import sys
 from base64 import b64encode
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from msgspec import structs
@@ -33,9 +27,8 @@ from licensing.keys import Key, Keyset
 from licensing.lease import Lease
 from licensing.license import Binding, Budget, License, Limits, RevocationTerms
 from licensing.names import PRODUCT
-from licensing.revocation import RevocationBundle, RevocationEntry
+from licensing.revocation import RevocationEntry
 
-FILE: Final = Path(__file__).parents[1] / "router" / "vectors" / "sequences.json"
 AT: Final = 1_800_000_000
 """2027-01-15T08:00:00Z."""
 HOUR_S: Final = 3600
@@ -157,11 +150,6 @@ def hash_of(envelope: bytes) -> str:
     return sha256_hex(Envelope.parse(envelope).payload)
 
 
-def budget(number: int, tokens: int = 100, **changes: Any) -> Budget:
-    """Return a budget."""
-    return Budget(budget_id=identifier("bud", number), tokens_total=tokens, **changes)
-
-
 VENDOR: Final = Vendor()
 PLAIN: Final = VENDOR.license()
 DEPLOYMENT: Final = License.parse(Envelope.parse(PLAIN).payload).deployment_id
@@ -176,21 +164,6 @@ ELSEWHERE: Final = VENDOR.license(binding=Binding(fingerprints=("fp_elsewhere.1"
 LEASED: Final = VENDOR.license("lease")
 ASKING: Final = VENDOR.license(
     revocation=RevocationTerms(require_current_bundle=True, min_version=0)
-)
-BOUNDED: Final = VENDOR.license(
-    "lease",
-    not_before_at=AT,
-    expires_at=AT + 30 * DAY_S,
-    features=("routing",),
-    limits=Limits(max_concurrency=8, tokens_per_window=50, window_s=60),
-    budget=budget(1, carry_over_from=identifier("bud", 9)),
-)
-PERIODIC: Final = VENDOR.license(
-    "lease",
-    not_before_at=AT,
-    expires_at=AT + 30 * DAY_S,
-    budget=budget(1),
-    ext={"budget_period_s": DAY_S},
 )
 HALF: Final = PLAIN[:200]
 NEXT_KEYSET: Final = VENDOR.next_keyset()
@@ -219,112 +192,6 @@ def blocked(code: str) -> tuple[bool, str, str]:
     return (False, "blocked", code)
 
 
-def bounds() -> list[tuple[str, str, Object, Object]]:
-    """Return each bound of a lease: a name, the rule, what is still right, and what is beyond."""
-    end = AT + 30 * DAY_S
-    return [
-        (
-            "time",
-            "No lease lasts longer than its license.",
-            {"grace_until_at": end},
-            {"grace_until_at": end + 1},
-        ),
-        (
-            "features",
-            "No feature that the license lacks.",
-            {"features": ("routing",)},
-            {"features": ("pii_filtering", "routing")},
-        ),
-        (
-            "limits",
-            "No limit above the license's.",
-            {"limits": Limits(max_concurrency=8)},
-            {"limits": Limits(max_concurrency=9)},
-        ),
-        (
-            "window",
-            "No shorter window, for the same tokens.",
-            {"limits": Limits(tokens_per_window=50, window_s=60)},
-            {"limits": Limits(tokens_per_window=50, window_s=59)},
-        ),
-        (
-            "budget-size",
-            "No larger budget.",
-            {"budget": budget(1)},
-            {"budget": budget(1, 101)},
-        ),
-        (
-            "carry-over",
-            "Nothing is carried over but from where the license says.",
-            {"budget": budget(1, carry_over_from=identifier("bud", 9))},
-            {"budget": budget(1, carry_over_from=identifier("bud", 8))},
-        ),
-        (
-            "budget-id",
-            "The license's budget, where it permits no periods.",
-            {"budget": budget(1)},
-            {"budget": budget(2)},
-        ),
-    ]
-
-
-def bounded() -> list[Object]:
-    """Sequences of leases that go beyond their license, and are as if there were none."""
-    required = blocked("license-lease-required")
-    instance = {"instance_keyid": INSTANCE.keyid}
-
-    def period(now_at: int, expect: tuple[bool, str, str | None], number: int) -> Object:
-        long = {"expires_at": AT + 9 * DAY_S, "grace_until_at": AT + 9 * DAY_S}
-        lease = VENDOR.lease(PERIODIC, budget=budget(number), **long)
-        return step(now_at, expect, license=PERIODIC, lease=lease)
-
-    second, third, fourth = (identifier("bud", number) for number in (2, 3, 4))
-    return [
-        *(
-            sequence(
-                f"lease.bound-{name}",
-                comment,
-                [
-                    step(AT, VALID, license=BOUNDED, lease=VENDOR.lease(BOUNDED, **right)),
-                    step(AT, required, license=BOUNDED, lease=VENDOR.lease(BOUNDED, **beyond)),
-                ],
-                more=instance,
-            )
-            for name, comment, right, beyond in bounds()
-        ),
-        sequence(
-            "lease.period-budgets",
-            "A new budget id a period; the license's own and those that were in use are not new.",
-            [
-                period(AT, VALID, 1),
-                period(AT, VALID, 2),
-                period(AT + DAY_S - 1, required, 3),
-                period(AT + DAY_S, VALID, 3),
-                period(AT + DAY_S, VALID, 2),
-                period(AT + 2 * DAY_S - 1, VALID, 1),
-                period(AT + 2 * DAY_S - 1, required, 4),
-                period(AT + 2 * DAY_S, VALID, 4),
-            ],
-            more=instance,
-            after={
-                "periods": {DEPLOYMENT: {second: AT, third: AT + DAY_S, fourth: AT + 2 * DAY_S}}
-            },
-        ),
-        sequence(
-            "lease.period-budgets-joined-late",
-            "The first that is met may be as old as the license; the next begins when it is met.",
-            [
-                period(AT + 5 * DAY_S, VALID, 2),
-                period(AT + 5 * DAY_S + 10, VALID, 3),
-                period(AT + 6 * DAY_S + 9, required, 4),
-                period(AT + 6 * DAY_S + 10, VALID, 4),
-            ],
-            more=instance,
-            after={"periods": {DEPLOYMENT: {second: AT, third: AT + 5 * DAY_S + 10}}},
-        ),
-    ]
-
-
 def decides() -> list[Object]:
     """Sequences of decisions."""
     grace = {"grace_s": DAY_S}
@@ -344,75 +211,7 @@ def decides() -> list[Object]:
     of_another = VENDOR.lease(LEASED, license_sha256="2" * 64)
     suspended = VENDOR.lease(LEASED, status="suspended", reason="on-hold")
     instance = {"instance_keyid": INSTANCE.keyid}
-    both, ended = VENDOR.keyset_with(2, "active"), VENDOR.keyset_with(3, "compromised")
-    stolen = VENDOR.license(by=(LICENSE_COMPROMISED,), revision=9, **SECOND)
-    old = VENDOR.license(by=(LICENSE_COMPROMISED,))
-    shared = VENDOR.license(by=(LICENSE, LICENSE_COMPROMISED), revision=9, **SECOND)
-    forged = sign(
-        structs.replace(RevocationBundle.parse(Envelope.parse(full).payload), version=2**50),
-        REVOCATION_COMPROMISED,
-    )
     return [
-        sequence(
-            "compromise.a-revision-that-only-it-vouched-for-is-forgotten",
-            "A stolen license key raises the revision's floor, until the keyset ends the key.",
-            [
-                step(AT + 10, VALID, license=PLAIN, keyset=both),
-                step(AT + 20, VALID, license=stolen, keyset=both),
-                step(AT + 30, blocked("license-superseded"), license=PLAIN, keyset=both),
-                step(AT + 40, VALID, license=PLAIN, keyset=ended),
-                step(AT + 50, blocked("license-invalid"), license=stolen, keyset=ended),
-            ],
-            after={"revisions": {DEPLOYMENT: 1}},
-        ),
-        sequence(
-            "compromise.a-revision-that-another-key-vouched-for-stays",
-            "What a good key signed too was no forgery, and stays the floor.",
-            [
-                step(AT + 10, VALID, license=shared, keyset=both),
-                step(AT + 20, VALID, license=shared, keyset=ended),
-                step(AT + 30, blocked("license-superseded"), license=PLAIN, keyset=ended),
-            ],
-            after={"revisions": {DEPLOYMENT: 9}},
-        ),
-        sequence(
-            "compromise.license-and-keyset-in-either-order",
-            "A license that both keys signed counts before and after the keyset that ends one.",
-            [
-                step(AT + 10, VALID, license=PLAIN),
-                step(AT + 20, VALID, license=shared),
-                step(AT + 30, VALID, license=shared, keyset=ended),
-            ],
-        ),
-        sequence(
-            "compromise.the-fetched-license-outlives-the-file",
-            "A file whose key ended makes way for the fetched license.",
-            [
-                step(AT + 2 * HOUR_S, VALID, license=old, keyset=both),
-                step(AT + 2 * HOUR_S, VALID, license=old, fetched_license=NEXT, keyset=ended),
-                step(AT + 2 * HOUR_S, blocked("license-invalid"), license=old, keyset=ended),
-            ],
-            after={"revisions": {DEPLOYMENT: 2}},
-        ),
-        sequence(
-            "compromise.a-bundle-that-only-it-vouched-for-is-forgotten",
-            "Version and entries of a forged bundle are forgotten, and genuine ones count again.",
-            [
-                step(AT + 10, VALID, license=PLAIN, bundle=lifted, keyset=both),
-                step(
-                    AT + 20, blocked("license-revoked"), license=PLAIN, bundle=forged, keyset=both
-                ),
-                step(
-                    AT + 30, blocked("license-revoked"), license=PLAIN, bundle=lifted, keyset=both
-                ),
-                step(AT + 40, VALID, license=PLAIN, bundle=lifted, keyset=ended),
-                step(
-                    AT + 50, blocked("license-revoked"), license=PLAIN, bundle=again, keyset=ended
-                ),
-            ],
-            enforced,
-            after={"bundles": {"metrum.ai": {"version": AT + 8}}},
-        ),
         sequence(
             "grace.to-the-second",
             "Grace begins with the first error after a valid license and ends to the second.",
@@ -675,16 +474,29 @@ def sequence(
     }
 
 
+HELD: Final = VENDOR.lease(LEASED, seq=3, prev_sha256="4" * 64)
+ANSWER: Final[Object] = {
+    "lease_id": identifier("lea", 2),
+    "seq": 4,
+    "prev_sha256": hash_of(HELD),
+    "request_id": identifier("req", 2),
+    "issued_at": AT + HOUR_S,
+}
+"""The lease that continues the held one and answers the pending request."""
+ASKED: Final[Object] = {
+    "op": "accept_lease",
+    "now_at": AT + HOUR_S,
+    "keyset_b64": text(VENDOR.keyset),
+    "license_b64": text(LEASED),
+    "held_b64": text(HELD),
+    "pending": identifier("req", 2),
+    "instance_keyid": INSTANCE.keyid,
+}
+"""Whether a lease is installed, but for the lease."""
+
+
 def accepts() -> list[Object]:
     """Which leases are installed."""
-    held = VENDOR.lease(LEASED, seq=3, prev_sha256="4" * 64)
-    right: Object = {
-        "lease_id": identifier("lea", 2),
-        "seq": 4,
-        "prev_sha256": hash_of(held),
-        "request_id": identifier("req", 2),
-        "issued_at": AT + HOUR_S,
-    }
     cases: list[tuple[str, str, Object, str]] = [
         ("next", "The next of the chain.", {}, "installed"),
         ("other-request", "It answers another request.", {"request_id": identifier("req", 3)}, ""),
@@ -711,21 +523,12 @@ def accepts() -> list[Object]:
         ),
         ("future", "Dated more than 300 s ahead.", {"issued_at": AT + HOUR_S + 301}, ""),
     ]
-    base: Object = {
-        "op": "accept_lease",
-        "now_at": AT + HOUR_S,
-        "keyset_b64": text(VENDOR.keyset),
-        "license_b64": text(LEASED),
-        "held_b64": text(held),
-        "pending": identifier("req", 2),
-        "instance_keyid": INSTANCE.keyid,
-    }
     made = [
         {
             "sequence_id": f"accept.{name}",
             "comment": comment,
-            **base,
-            "lease_b64": text(VENDOR.lease(LEASED, **{**right, **changes})),
+            **ASKED,
+            "lease_b64": text(VENDOR.lease(LEASED, **{**ANSWER, **changes})),
             "expect": {"result": result or "rejected"},
         }
         for name, comment, changes, result in cases
@@ -733,35 +536,7 @@ def accepts() -> list[Object]:
     fresh = {**made[-1], "sequence_id": "accept.future-and-fresh", "fresh": True}
     fresh["comment"] = "A fresh answer tells the time, so it may be dated ahead."
     fresh["expect"] = {"result": "installed"}
-    return [*made, fresh, *accepts_within(base, right)]
-
-
-def accepts_within(base: Object, right: Object) -> list[Object]:
-    """Which leases are installed beside a license that bounds them; the others leave the held."""
-    known = {identifier("bud", 2): AT + HOUR_S - DAY_S}
-    late = {identifier("bud", 2): AT + HOUR_S - DAY_S + 1}
-    period = "A new budget id a period."
-    cases: list[tuple[str, str, bytes, Object, Object]] = [
-        *(
-            (f"{name}-{kind}", comment, BOUNDED, changes, {})
-            for name, comment, within, beyond in bounds()
-            for kind, changes in (("at", within), ("beyond", beyond))
-        ),
-        ("period-at", period, PERIODIC, {"budget": budget(3)}, {"periods": known}),
-        ("period-beyond", period, PERIODIC, {"budget": budget(3)}, {"periods": late}),
-    ]
-    return [
-        {
-            "sequence_id": f"accept.bound-{name}",
-            "comment": comment,
-            **base,
-            **more,
-            "license_b64": text(license_),
-            "lease_b64": text(VENDOR.lease(license_, **{**right, **changes})),
-            "expect": {"result": "rejected" if name.endswith("-beyond") else "installed"},
-        }
-        for name, comment, license_, changes, more in cases
-    ]
+    return [*made, fresh]
 
 
 def moments() -> list[Object]:
@@ -866,21 +641,3 @@ def budgets() -> list[Object]:
             "state_after": {},
         },
     ]
-
-
-def content() -> bytes:
-    """Return the file."""
-    sequences = [*decides(), *bounded(), *accepts(), *moments(), *budgets()]
-    value = {"schema": 1, "sequences": sequences}
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def main() -> int:
-    """Write the file."""
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_bytes(content())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

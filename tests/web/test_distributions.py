@@ -1,4 +1,4 @@
-"""The page of releases: what lies there and is one, with its hash, and nothing else."""
+"""The page of distributions: each with its hash, and no other file of the directory."""
 
 import hashlib
 import io
@@ -20,13 +20,15 @@ def directory(app: Served) -> Path:
     return path
 
 
-def test_without_a_release_the_page_says_so(app: Served) -> None:
+def test_without_a_distribution_the_page_says_so(app: Served) -> None:
     page = Visitor(app.test_client()).get("/downloads")
     assert "No downloads yet" in page.text
 
 
 @pytest.mark.asvs("3.2.1")
-def test_releases_are_listed_with_their_hashes_and_handed_out(app: Served, directory: Path) -> None:
+def test_distributions_are_listed_with_their_hashes_and_can_be_downloaded(
+    app: Served, directory: Path
+) -> None:
     visitor = Visitor(app.test_client())
     for name in (OLDER, NAME):
         (directory / name).write_bytes(name.encode() * 9)
@@ -61,7 +63,7 @@ def test_releases_are_listed_with_their_hashes_and_handed_out(app: Served, direc
         "%00",
     ],
 )
-def test_nothing_else_is_handed_out(app: Served, directory: Path, name: str) -> None:
+def test_nothing_else_can_be_downloaded(app: Served, directory: Path, name: str) -> None:
     (directory / "notes.txt").write_text("private")
     (directory / (NAME + ".sig")).write_text("private")
     answer = app.test_client().get(f"/downloads/{name}", follow_redirects=True)
