@@ -98,7 +98,7 @@ def clean_background(background: Background, kind: RequestKind, today: date) -> 
         name: clean_text(getattr(background, name), name)
         for name in ("purpose", "goals", "contacts")
     }
-    if not texts["purpose"]:
+    if not texts["purpose"] and kind is not RequestKind.RENEWAL:
         raise Invalid("Say what it is for.", field="purpose")
     if kind is RequestKind.PILOT:
         if not texts["goals"]:

@@ -18,7 +18,7 @@ import msgspec
 
 from licensing.document import Part
 from licensing.encoding import canonical
-from licensing.license import Limits
+from licensing.license import License, Limits
 from portal.domain.words import LIMIT_NAMES, MODE_NAMES, count, duration, feature_name
 
 FINGERPRINT: Final = r"[A-Za-z0-9._:-]{8,128}"
@@ -53,6 +53,19 @@ class Terms(Part, frozen=True, kw_only=True):
         """Bring the lists into their one order."""
         for name in ("features", "fingerprints"):
             msgspec.structs.force_setattr(self, name, tuple(sorted(set(getattr(self, name)))))
+
+
+def granted_terms(payload: License) -> Terms:
+    """Return what a license grants, as far as its payload says; its end stands beside."""
+    return Terms(
+        sku=payload.sku,
+        mode=Mode(payload.mode),
+        features=payload.features,
+        limits=payload.limits,
+        tokens_total=None if payload.budget is None else payload.budget.tokens_total,
+        fingerprints=payload.binding.fingerprints,
+        support_tier=payload.support_tier,
+    )
 
 
 def canonical_terms(terms: Terms) -> bytes:

@@ -1,7 +1,9 @@
 """Deployments: creating them, finding them within their account, and the facts of their pages."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import func, select
@@ -16,6 +18,7 @@ from portal.domain.errors import Conflict, LimitReached, NotFound
 from portal.domain.identifiers import DEPLOYMENT, new_id
 from portal.domain.names import clean_name
 from portal.domain.standing import Standing
+from portal.domain.terms import Comparison, differences, granted_terms
 from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.enrollments import enrollment_codes_of
@@ -37,6 +40,20 @@ class DeploymentFacts:
 
 
 @dataclass(frozen=True)
+class Revision:
+    """One license in a deployment's history."""
+
+    license: License
+    at: datetime
+    """When it was released."""
+    now: Standing
+    changes: tuple[Comparison, ...]
+    """What it says otherwise than the one before it, in words."""
+    expires: tuple[datetime, datetime] | None
+    """Its predecessor's end and its own, where they differ."""
+
+
+@dataclass(frozen=True)
 class DeploymentPage:
     """The facts of a deployment's page."""
 
@@ -46,6 +63,8 @@ class DeploymentPage:
     instances: tuple[tuple[Instance, Health], ...]
     codes: tuple[EnrollmentCode, ...]
     """The codes that can still be used."""
+    history: tuple[Revision, ...]
+    """What was issued, the newest first."""
 
     @property
     def current(self) -> License | None:
@@ -150,4 +169,34 @@ def deployment_page(context: Context, account_id: str, deployment_id: str) -> De
             (each, instance_health(context, each)) for each in instances_of(context, deployment.id)
         ),
         tuple(enrollment_codes_of(context, deployment.id)),
+        _history([each for each in licenses if each.released_at is not None], standing_of),
     )
+
+
+def _history(released: Sequence[License], now: Mapping[str, Standing]) -> tuple[Revision, ...]:
+    """Compare each released license, newest first, with the one before it."""
+    older = (*released[1:], None)
+    return tuple(
+        Revision(
+            license_,
+            license_.released_at,
+            now[license_.id],
+            _changes(before, license_),
+            _new_end(before, license_),
+        )
+        for license_, before in zip(released, older, strict=True)
+        if license_.released_at is not None
+    )
+
+
+def _changes(before: License | None, after: License) -> tuple[Comparison, ...]:
+    if before is None or before.document is None or after.document is None:
+        return ()
+    return differences(granted_terms(before.document), granted_terms(after.document))
+
+
+def _new_end(before: License | None, after: License) -> tuple[datetime, datetime] | None:
+    if before is None or before.expires_at is None or after.expires_at is None:
+        return None
+    same = before.expires_at == after.expires_at
+    return None if same else (before.expires_at, after.expires_at)

@@ -34,6 +34,7 @@ from portal.services.audit import record
 from portal.services.context import Context
 from portal.services.keys import current_keyset, unix
 from portal.services.licenses import account_license, standing
+from portal.services.renewals import can_ask_to_renew
 from portal.services.replacements import replaceable
 
 LICENSE_JSON: Final = "license.json"
@@ -192,7 +193,7 @@ def _checklist(context: Context, license_: License, document: LicensePayload) ->
     ]
     if now.state in INSTALLABLE:
         lines += _install_lines(license_, document)
-    elif now.replaced_by is not None:
+    elif now.replaced_by is not None and now.state is not LicenseState.REVOKED:
         lines += [f"[ ] 2. Install the newer license instead: {now.replaced_by}"]
     lines += [
         "",
@@ -301,6 +302,8 @@ class LicensePage:
     is_replaceable: bool
     """Whether members can replace it by themselves, as long as `replacements_left` lets them."""
     replacements_left: int
+    is_renewable: bool
+    """Whether a request can renew it now."""
 
     @property
     def advice(self) -> Advice | None:
@@ -330,4 +333,5 @@ def license_page(context: Context, account_id: str, license_id: str) -> LicenseP
         check_result(context, license_, now) if released else None,
         replaceable(context, license_),
         replacements_left(context, license_.deployment_id),
+        can_ask_to_renew(context, license_),
     )

@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select
 
 from licensing.encoding import crockford
 from portal.db.accounts import Account, lock_account
+from portal.db.acts import Act
 from portal.db.deployments import Deployment, deployments_of
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License
@@ -34,14 +35,12 @@ from portal.domain.requests import (
     clean_background,
     clean_text,
     offered_features,
-    wished_terms,
 )
 from portal.domain.terms import Comparison, Terms, differences
-from portal.services.audit import record
 from portal.services.causes import staff_approve_here
 from portal.services.context import Context
 from portal.services.deployments import account_deployment, create_deployment
-from portal.services.emails import queue_email, tell_members, tell_staff
+from portal.services.emails import queue_email, tell_staff
 from portal.services.entitlements import (
     approve_entitlement,
     can_start,
@@ -50,7 +49,15 @@ from portal.services.entitlements import (
     waiting_to_start,
 )
 from portal.services.licenses import license_of, request_issue
-from portal.services.lines import lock_line
+from portal.services.lines import lock_line, newest_license
+from portal.services.renewals import check_renewal, waiting_act
+from portal.services.request_decisions import (
+    changes,
+    decide,
+    record_request,
+    require_open,
+    tell_decision,
+)
 from portal.services.sign_ups import accept_terms_of_use
 
 MOST_OPEN: Final = 5
@@ -60,7 +67,10 @@ CHOSEN_BY_CUSTOMERS: Final = {
     RequestKind.PILOT: {"mode", "features", "fingerprints"},
 }
 """The terms in which a request may differ from the SKU's template."""
-STAFF_DECIDE: Final = Decision(("Staff decide on every pilot.",))
+STAFF_DECIDE: Final = {
+    RequestKind.PILOT: Decision(("Staff decide on every pilot.",)),
+    RequestKind.RENEWAL: Decision(("Staff decide on every renewal.",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +102,8 @@ def submit_request(context: Context, *, account_id: str, person_id: str, ask: As
     deployment = _deployment(context, account_id, ask)
     if ask.kind is RequestKind.EVALUATION:
         judge_start(lock_line(context, deployment.id), terms)
+    elif ask.kind is RequestKind.RENEWAL:
+        check_renewal(context, deployment.id, terms)
     address = parse_email(context.session.get_one(Person, person_id).email)
     request = Request(
         id=new_id(REQUEST, context.ports.randomness),
@@ -111,23 +123,31 @@ def submit_request(context: Context, *, account_id: str, person_id: str, ask: As
     context.session.add(request)
     context.session.flush()
     accept_terms_of_use(context, person_id, account_id, "request", request.id)
-    _record(context, "request.made", request, kind=request.kind.value, deployment_id=deployment.id)
+    record_request(
+        context, "request.made", request, kind=request.kind.value, deployment_id=deployment.id
+    )
     judged = ask.kind is RequestKind.EVALUATION
-    decision = _judge(context, request, address) if judged else STAFF_DECIDE
+    decision = _judge(context, request, address) if judged else STAFF_DECIDE[ask.kind]
     request.policy = {"granted": decision.granted, "reasons": list(decision.reasons)}
     if decision.granted:
-        _decide(context, request, RequestState.APPROVED, granted=terms)
+        decide(context, request, RequestState.APPROVED, granted=terms)
         entitlement = _grant(context, request, reason="evaluation policy")
         request_issue(context, entitlement.id, cause="start")
-        _record(context, "request.granted-by-policy", request, entitlement_id=entitlement.id)
+        record_request(context, "request.granted-by-policy", request, entitlement_id=entitlement.id)
     else:
         _announce(context, request)
     return request
 
 
 def _asked_terms(context: Context, ask: Ask) -> Terms:
-    """Return the terms asked for: the SKU's, except where customers may choose."""
-    if template_of(ask.terms.sku).source != ask.kind:
+    """Return the terms asked for, which are the SKU's but for what customers may choose.
+
+    What a renewal asks for is compared with the terms that it renews.
+    """
+    if ask.kind is RequestKind.RENEWAL:
+        check_terms(ask.terms)
+        return ask.terms
+    if template_of(ask.terms.sku).source != ask.kind.value:
         raise Invalid(f"{ask.terms.sku} cannot be requested here.", field="sku")
     others = {each.term for each in differences(fill_terms(ask.terms.sku), ask.terms)}
     if not others <= CHOSEN_BY_CUSTOMERS[ask.kind]:
@@ -220,10 +240,6 @@ def _grant(context: Context, request: Request, *, reason: str) -> Entitlement:
     return approve_entitlement(context, entitlement.id, approved_by=request.decided_by)
 
 
-def _record(context: Context, action: str, request: Request, **detail: Any) -> None:
-    record(context, action, "request", request.id, account_id=request.account_id, **detail)
-
-
 def _announce(context: Context, request: Request) -> None:
     """Tell staff that a request is waiting, and the customer what happens next."""
     _tell_staff(context, request, "request-arrived")
@@ -282,13 +298,6 @@ def staff_request(context: Context, request_id: str) -> Request:
 def entitlement_of(context: Context, request: Request) -> Entitlement | None:
     """Return the terms a request was granted with."""
     return context.session.scalar(select(Entitlement).where(Entitlement.request_id == request.id))
-
-
-def changes(request: Request) -> tuple[Comparison, ...]:
-    """Say what was granted otherwise than asked and wished for."""
-    if request.granted is None:
-        return ()
-    return differences(wished_terms(request.asked, request.background), request.granted)
 
 
 @dataclass(frozen=True)
@@ -364,6 +373,8 @@ class StaffRequestPage(RequestPage):
     """Whether an approval on this page counts; if not, the command approves."""
     entitlements: tuple[Entitlement, ...]
     """Of the account, newest first."""
+    waiting: Act | None
+    """The act by which somebody granted it, while that waits for a second person."""
 
 
 def member_request_page(
@@ -403,6 +414,7 @@ def staff_request_page(context: Context, request_id: str) -> StaffRequestPage:
         entitlements=tuple(
             session.scalars(entitlements.order_by(Entitlement.created_at.desc()).limit(20))
         ),
+        waiting=waiting_act(context, request),
     )
 
 
@@ -414,6 +426,10 @@ def _page_facts(context: Context, request: Request, *audiences: Audience) -> dic
     ).all()
     named = {request.person_id, request.taken_by, request.decided_by}
     granted = entitlement_of(context, request)
+    license_ = None if granted is None else license_of(context, granted.id)
+    if granted is not None and request.kind is RequestKind.RENEWAL:
+        # Until the old term ends, the license bears the entitlement that goes on.
+        license_ = newest_license(context, request.deployment_id)
     return {
         "request": request,
         "account": context.session.get_one(Account, request.account_id),
@@ -422,7 +438,7 @@ def _page_facts(context: Context, request: Request, *audiences: Audience) -> dic
         "messages": tuple(messages),
         "changes": changes(request),
         "granted": granted,
-        "license": None if granted is None else license_of(context, granted.id),
+        "license": license_,
     }
 
 
@@ -433,9 +449,9 @@ def take_request(context: Context, request_id: str, staff_id: str) -> Request:
         NotFound, Conflict: there is none, or it is already decided.
     """
     request = staff_request(context, request_id)
-    _require_open(request)
+    require_open(request)
     request.taken_by = staff_id
-    _record(context, "request.taken", request)
+    record_request(context, "request.taken", request)
     return request
 
 
@@ -449,9 +465,11 @@ def approve_request(
             granted.
     """
     request = staff_request(context, request_id)
-    _decide(context, request, RequestState.APPROVED, staff_id=staff_id, note=note, granted=terms)
+    if request.kind is RequestKind.RENEWAL:
+        raise Conflict("A renewal is granted by its act, which shows first what it does.")
+    decide(context, request, RequestState.APPROVED, staff_id=staff_id, note=note, granted=terms)
     entitlement = _grant(context, request, reason=note or "approved as asked")
-    _record(
+    record_request(
         context,
         "request.approved",
         request,
@@ -467,7 +485,7 @@ def announce_approval(context: Context, entitlement: Entitlement) -> None:
     if entitlement.request_id is None or entitlement.state is not EntitlementState.APPROVED:
         return
     start_by_at = entitlement.start_by_at
-    _tell_decision(
+    tell_decision(
         context,
         staff_request(context, entitlement.request_id),
         "request-approved",
@@ -484,9 +502,9 @@ def decline_request(context: Context, request_id: str, *, staff_id: str, note: s
     if not note.strip():
         raise Invalid("Tell the customer why, and what they can do instead.", field="note")
     request = staff_request(context, request_id)
-    _decide(context, request, RequestState.DECLINED, staff_id=staff_id, note=note)
-    _record(context, "request.declined", request)
-    _tell_decision(context, request, "request-declined")
+    decide(context, request, RequestState.DECLINED, staff_id=staff_id, note=note)
+    record_request(context, "request.declined", request)
+    tell_decision(context, request, "request-declined")
     return request
 
 
@@ -496,8 +514,8 @@ def withdraw_request(context: Context, request: Request) -> None:
     Raises:
         Conflict: it is already decided.
     """
-    _decide(context, request, RequestState.WITHDRAWN)
-    _record(context, "request.withdrawn", request)
+    decide(context, request, RequestState.WITHDRAWN)
+    record_request(context, "request.withdrawn", request)
 
 
 def start_granted(context: Context, account_id: str, request_id: str) -> License:
@@ -511,58 +529,6 @@ def start_granted(context: Context, account_id: str, request_id: str) -> License
     if granted is None:
         raise Conflict("This request was not granted.")
     return start_entitlement(context, account_id=account_id, entitlement_id=granted.id)
-
-
-def _require_open(request: Request) -> None:
-    if request.state is not RequestState.OPEN:
-        raise Conflict(f"The request has already been {request.state}.")
-
-
-def _decide(
-    context: Context,
-    request: Request,
-    state: RequestState,
-    *,
-    staff_id: str | None = None,
-    note: str | None = None,
-    granted: Terms | None = None,
-) -> None:
-    moved = context.session.execute(
-        update(Request)
-        .where(Request.id == request.id, Request.state == RequestState.OPEN)
-        .values(
-            state=state,
-            decided_at=context.at,
-            decided_by=staff_id,
-            decision_note=clean_text(note or "", "note") or None,
-            granted=granted,
-        )
-        .returning(Request.id)
-    ).first()
-    context.session.refresh(request)
-    if moved is None:
-        _require_open(request)
-
-
-def _tell_decision(context: Context, request: Request, template: str, **more: str) -> None:
-    tell_members(
-        context,
-        request.account_id,
-        template,
-        {
-            "kind": request.kind.value,
-            "request_id": request.id,
-            "note": request.decision_note or "",
-            "changes": [
-                {"term": each.title, "asked": each.asked, "granted": each.granted}
-                for each in changes(request)
-            ],
-            "url": f"{context.policy.origin}/account/requests/{request.id}",
-            **more,
-        },
-        "owner",
-        "operator",
-    )
 
 
 def post_message(
@@ -584,11 +550,11 @@ def post_message(
         created_at=context.at,
     )
     context.session.add(message)
-    _record(context, "request.message-posted", request, audience=audience.value)
+    record_request(context, "request.message-posted", request, audience=audience.value)
     if audience is Audience.STAFF:
         return message
     if context.session.get_one(Person, author_id).kind == "staff":
-        _tell_decision(context, request, "request-question", note=message.text)
+        tell_decision(context, request, "request-question", note=message.text)
     else:
         _tell_staff(context, request, "request-answered")
     return message

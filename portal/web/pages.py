@@ -25,6 +25,7 @@ from portal.web import (
     licenses,
     opt_outs,
     public,
+    renewals,
     requests,
     security,
     sign_ins,
@@ -58,6 +59,7 @@ BY_SURFACE = {
     "account": (
         accounts.blueprint,
         requests.blueprint,
+        renewals.blueprint,
         deployments.blueprint,
         licenses.blueprint,
         courier.blueprint,

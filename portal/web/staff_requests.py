@@ -1,5 +1,6 @@
 """Staff: the queue of requests and the decision."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from wtforms import (
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
 from portal.domain import roles
+from portal.domain.acts import ActState
 from portal.domain.catalog import CATALOG, DAY_S, fill_terms, template_of
 from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Invalid
@@ -30,8 +32,9 @@ from portal.domain.requests import (
 )
 from portal.domain.terms import FINGERPRINT, Mode, Terms, compare, tabulate
 from portal.domain.words import FEATURE_NAMES, MODE_NAMES
-from portal.services import health, licenses, requests
+from portal.services import health, licenses, renewals, requests
 from portal.services.act_pages import acts_list
+from portal.services.acts.machinery import Stale
 from portal.web.access import for_staff
 from portal.web.forms import Between, PortalForm
 from portal.web.portal import portal, request_actor, signed_in
@@ -45,6 +48,7 @@ class ApproveForm(PortalForm):
     """The form for the terms to grant: those asked for, unless staff change them."""
 
     act = HiddenField(default="check")
+    seen = HiddenField()
     mode = RadioField("How it runs", choices=MODE_NAMES)
     days = IntegerField(
         "Length in days",
@@ -54,13 +58,7 @@ class ApproveForm(PortalForm):
         "Tokens in any 7 days",
         [Optional(), Between(1, MAX_TOKENS, "Enter a whole number, 1 or more.")],
     )
-    max_instances = IntegerField(
-        "Instances",
-        [
-            InputRequired("Enter the number of instances."),
-            Between(1, 1000, "Enter 1 to 1,000 instances."),
-        ],
-    )
+    max_instances = IntegerField("Instances", [Optional(), Between(1, 1000, "Enter 1 to 1,000.")])
     features = SelectMultipleField("Features")
     fingerprint = StringField(
         "Bind to this fingerprint",
@@ -71,26 +69,29 @@ class ApproveForm(PortalForm):
     )
     note = TextAreaField("Message to the customer", [Length(max=MAX_TEXT)])
 
-    def offer(self, asked: Terms) -> None:
-        """Fill in the choices and the terms asked for."""
-        names = template_of(asked.sku).features
+    def offer(self, asked: Terms, kind: RequestKind) -> None:
+        """Fill in the choices, and what was asked."""
+        names = sorted({*(template_of(asked.sku).features or FEATURE_NAMES), *asked.features})
         self.features.choices = {name: FEATURE_NAMES[name] for name in names}
         if not self.is_submitted():
             self.mode.data = asked.mode.value
             self.days.data = None if asked.term_s is None else asked.term_s // DAY_S
             # A pilot's customer wishes for a volume; the plan's is granted unless staff say else.
             plan = template_of(asked.sku).limits.tokens_per_window
-            self.volume_tokens.data = plan or asked.limits.tokens_per_window
-            self.max_instances.data = asked.limits.max_instances or 1
+            is_wish = kind is RequestKind.PILOT
+            self.volume_tokens.data = plan if is_wish else asked.limits.tokens_per_window
+            self.max_instances.data = asked.limits.max_instances
             self.features.data = list(asked.features)
             self.fingerprint.data = next(iter(asked.fingerprints), None)
 
     def terms(self, asked: Terms) -> Terms:
-        """Return the terms asked for, as changed by staff; an empty volume means the SKU's."""
-        limits = replace(asked.limits, max_instances=self.max_instances.data)
+        """Return what was asked with what was filled in; a number left out stays as asked."""
+        limits = asked.limits
+        if self.max_instances.data is not None:
+            limits = replace(limits, max_instances=self.max_instances.data)
         if asked.limits.tokens_per_window is not None:
-            usual = template_of(asked.sku).limits.tokens_per_window
-            limits = replace(limits, tokens_per_window=self.volume_tokens.data or usual)
+            volume = self.volume_tokens.data or asked.limits.tokens_per_window
+            limits = replace(limits, tokens_per_window=volume)
         return replace(
             asked,
             mode=Mode(self.mode.data),
@@ -99,6 +100,17 @@ class ApproveForm(PortalForm):
             features=tuple(self.features.data or ()),
             fingerprints=(self.fingerprint.data,) if self.fingerprint.data else (),
         )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a customer asked for."""
+
+    request_id: str
+    kind: RequestKind
+    terms: Terms
+    wish: Terms
+    """The terms, with the volume that they expect."""
 
 
 class DeclineForm(PortalForm):
@@ -200,39 +212,83 @@ def approve(request_id: str) -> ResponseReturnValue:
     form = ApproveForm.bound()
     with portal().transactions.reading(request_actor()) as context:
         row = requests.staff_request(context, request_id)
-    asked, wish = row.asked, wished_terms(row.asked, row.background)
-    plan = fill_terms(asked.sku, mode=asked.mode)
-    form.offer(asked)
-    if form.validate_on_submit() and form.act.data == "check":
-        terms = form.terms(asked)
-        return page(
-            "staff/request-approve-check.html",
-            request_id,
-            form=form,
-            side_by_side=tabulate(plan, wish, terms),
-            compared=compare(wish, terms),
-        )
-    if form.validate_on_submit() and form.act.data == "approve":
+        wish = wished_terms(row.asked, row.background)
+        wanted = Wanted(row.id, row.kind, row.asked, wish)
+    form.offer(wanted.terms, wanted.kind)
+    if form.validate_on_submit() and form.act.data in ("check", "approve"):
         try:
-            with portal().transactions.writing(request_actor()) as context:
-                granted = requests.approve_request(
-                    context,
-                    request_id,
-                    staff_id=signed_in().person_id,
-                    terms=form.terms(asked),
-                    note=form.note.data or None,
-                )
+            if form.act.data == "check":
+                return check_approval(form, wanted)
+            return do_approve(form, wanted)
+        except Stale:
+            return check_approval(form, wanted, changed=True), 409
         except Invalid as error:
             form.show(error, {"term": "days", "limits": "max_instances"})
-        else:
-            if granted.state is EntitlementState.PROPOSED:
-                flash("Decided. It counts once the command approves it too, see below.", "info")
-            else:
-                flash("Approved. The customer was told by e-mail and can start it.", "good")
-            return redirect(url_for("staff_requests.show", request_id=request_id))
-    side_by_side = tabulate(plan, wish)
-    html = page("staff/request-approve.html", request_id, form=form, side_by_side=side_by_side)
+    plan = fill_terms(wish.sku, mode=wish.mode)
+    html = page(
+        "staff/request-approve.html", request_id, form=form, side_by_side=tabulate(plan, wish)
+    )
     return html, 400 if form.errors else 200
+
+
+def check_approval(form: ApproveForm, wanted: Wanted, *, changed: bool = False) -> str:
+    """Show what is granted beside plan and request, and what a renewal does.
+
+    Raises:
+        PortalError: a renewal would be refused.
+    """
+    terms = form.terms(wanted.terms)
+    plan = fill_terms(terms.sku, mode=terms.mode)
+    preview = None
+    if wanted.kind is RequestKind.RENEWAL:
+        with portal().transactions.writing(request_actor()) as context:
+            preview = renewals.preview_renewal(
+                context,
+                requests.staff_request(context, wanted.request_id),
+                staff_id=signed_in().person_id,
+                terms=terms,
+                note=form.note.data or "",
+            )
+    return page(
+        "staff/request-approve-check.html",
+        wanted.request_id,
+        form=form,
+        side_by_side=tabulate(plan, wanted.wish, terms),
+        compared=compare(wanted.wish, terms),
+        preview=preview,
+        changed=changed,
+    )
+
+
+def do_approve(form: ApproveForm, wanted: Wanted) -> ResponseReturnValue:
+    """Approve: the customer starts what is granted, or a renewal is done at once.
+
+    Raises:
+        PortalError: it is refused.
+    """
+    terms, note, staff_id = form.terms(wanted.terms), form.note.data or "", signed_in().person_id
+    told = "Approved. The customer was told by e-mail and can start it."
+    with portal().transactions.writing(request_actor()) as context:
+        if wanted.kind is RequestKind.RENEWAL:
+            act = renewals.grant_renewal(
+                context,
+                requests.staff_request(context, wanted.request_id),
+                staff_id=staff_id,
+                terms=terms,
+                note=note,
+                seen=form.seen.data or "",
+            )
+            told = "Renewed. The customer was told by e-mail; the license is being signed."
+            if act.state is ActState.PENDING:
+                told = "Submitted. A second person has to approve it."
+        else:
+            granted = requests.approve_request(
+                context, wanted.request_id, staff_id=staff_id, terms=terms, note=note or None
+            )
+            if granted.state is EntitlementState.PROPOSED:
+                told = "Decided. It counts once the command approves it too, see below."
+    flash(told, "good")
+    return redirect(url_for("staff_requests.show", request_id=wanted.request_id))
 
 
 @blueprint.route("/requests/<request_id>/decline", methods=["GET", "POST"])

@@ -89,6 +89,7 @@ def make_licenses(site: Site, account: Account, scene: Scene) -> None:
     replaced = granted("Umeå")
     do(transactions, REPLACE, replaced.id, None)
     newer = newest(transactions, replaced.deployment_id)
+    superseded = granted("Luleå")
     with transactions.writing(COMMAND) as context:
         hold = Hold(
             id=new_id("hld", context.ports.randomness),
@@ -100,6 +101,8 @@ def make_licenses(site: Site, account: Account, scene: Scene) -> None:
         context.session.add(hold)
         context.session.get_one(License, revoked.id).revoked_at = context.at
         context.session.get_one(License, over.id).expires_at = context.at
+        gone = context.session.get_one(License, superseded.id)
+        gone.superseded_at, gone.superseded_by = context.at, newer.id
     for name, row in {
         "license": offline,
         "license-expired": over,
@@ -107,9 +110,13 @@ def make_licenses(site: Site, account: Account, scene: Scene) -> None:
         "license-revoked": revoked,
         "license-leased": leased,
         "license-replaced": replaced,
+        "license-superseded": superseded,
         "license-newer": newer,
     }.items():
         scene.pages[name] = f"/account/licenses/{row.id}"
+    scene.pages["license-replace"] = f"/account/licenses/{offline.id}/replace"
+    scene.pages["renewal-new"] = f"/account/requests/new/renewal?license={leased.id}"
+    scene.pages["deployment-history"] = f"/account/deployments/{replaced.deployment_id}"
     scene.pages["deployment"] = f"/account/deployments/{offline.deployment_id}"
     scene.pages["deployment-leased"] = f"/account/deployments/{leased.deployment_id}"
     scene.staff_pages["license"] = f"/staff/licenses/{offline.id}"

@@ -277,6 +277,14 @@ def test_pages_of_a_busy_account(chromium: Browser, site: Site) -> None:
             "enrollment-code",
             prepare=lambda page: press(page, "Create an enrollment code"),
         )
+        walk.open(scene.pages["license-replace"], "license-replace-check", prepare=replace_license)
+        walk.open(
+            scene.pages["license-replace"],
+            "license-replace-errors",
+            400,
+            lambda page: press(page, "See what happens"),
+        )
+        walk.open(scene.pages["renewal-new"], "renewal-check", prepare=ask_to_renew)
         walk.open("/account/requests/new/pilot", "request-check", prepare=ask_for_pilot)
         walk.open("/account/requests/new/pilot", "413", 413, say_too_much)
         walk.open(scene.pages["request-open"], "409", 409, withdraw_twice)
@@ -299,6 +307,18 @@ def ask_for_pilot(page: Page) -> None:
     page.get_by_label("What should the pilot show?").fill("Half the cost at the same quality.")
     page.get_by_label("Tokens you expect in a week").fill("2000000")
     page.get_by_label("Name of the new deployment").fill(LONG_NAME)
+    page.get_by_label("I accept the terms of use").check()
+    press(page, "Check your answers")
+
+
+def replace_license(page: Page) -> None:
+    page.get_by_label("The router has a new fingerprint").check()
+    page.get_by_label("New instance fingerprint").fill("sha256:9b1c77aa02e4-rack9")
+    press(page, "See what happens")
+
+
+def ask_to_renew(page: Page) -> None:
+    page.get_by_label("For how many days?").fill("60")
     page.get_by_label("I accept the terms of use").check()
     press(page, "Check your answers")
 

@@ -14,6 +14,7 @@ from licensing.verify import KeysetTrust, verify_license
 from portal.db.audit import AuditRow
 from portal.db.entitlements import Entitlement
 from portal.db.licenses import License, licenses_of
+from portal.gateways.custody import FileCustody
 from portal.gateways.signing import SignerDirectory
 from portal.services.acts.kinds import Ask
 from portal.services.acts.machinery import kind_of, submit
@@ -116,8 +117,10 @@ def test_an_act_killed_at_any_point_is_done_once_with_the_same_bytes(
     keys = tmp_path / "keys"
     keys.mkdir()
     opened = transactions(database_url, keys)
+    signers = SignerDirectory(keys, PASSPHRASE, ROLES)
+    FileCustody(keys, signers).make_seal()
     with opened.writing(COMMAND) as context:
-        init_keys(context, SignerDirectory(keys, PASSPHRASE, ROLES))
+        init_keys(context, signers)
     points = KillPoints(every=9)
     for point in points:
         # Another person each time: nobody revokes ten in a day alone.

@@ -7,7 +7,9 @@ import pytest
 from portal.db.licenses import Hold
 from portal.domain.errors import Conflict, Invalid, LimitReached, NotFound
 from portal.domain.identifiers import new_id
+from portal.services.acts.amend import AMEND
 from portal.services.acts.machinery import submit
+from portal.services.acts.renew import RENEW
 from portal.services.acts.replace import REPLACE
 from portal.services.context import Transactions
 from portal.services.deployments import (
@@ -18,8 +20,8 @@ from portal.services.deployments import (
 )
 from portal.services.enrollments import revoke_enrollment_code
 from portal.services.lines import newest_license
-from tests.factories.accounts import COMMAND, make_customer, make_deployment
-from tests.factories.acts import ask
+from tests.factories.accounts import COMMAND, make_customer, make_deployment, make_staff
+from tests.factories.acts import ask, do
 from tests.factories.instances import make_code
 from tests.factories.licenses import issue, make_entitlement
 from tests.fakes import FakeClock
@@ -135,3 +137,22 @@ def test_another_accounts_deployment_is_as_absent_as_none(transactions: Transact
             messages.add(str(refused.value))
         assert len(messages) == 1
         assert deployment_list(context, account.id) == ()
+
+
+def test_the_history_says_what_each_revision_changed(transactions: Transactions) -> None:
+    account, _ = make_customer(transactions)
+    deployment = make_deployment(transactions, account)
+    ann = make_staff(transactions)
+    first = issue(transactions, make_entitlement(transactions, deployment, sku="pilot-30d"))
+    do(transactions, AMEND, first.id, ann.id, limits={"max_instances": 5})
+    do(transactions, REPLACE, first.id, ann.id)
+    do(transactions, RENEW, first.id, ann.id)
+    with transactions.reading(COMMAND) as context:
+        history = deployment_page(context, account.id, deployment.id).history
+    assert [each.license.revision for each in history] == [4, 3, 2, 1]
+    said = [[(one.title, one.asked, one.granted) for one in each.changes] for each in history]
+    assert said == [[], [], [("Instances", "3", "5")], []]
+    renewed, replaced, amended, made = history
+    assert renewed.expires == (replaced.license.expires_at, renewed.license.expires_at)
+    assert (replaced.expires, amended.expires, made.expires) == (None, None, None)
+    assert [each.now.state for each in history] == ["issued"] * 4, "their overlap lasts"

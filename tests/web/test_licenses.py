@@ -306,6 +306,10 @@ def test_a_customer_replaces_a_license_for_a_new_fingerprint(
     office.work()
     page = customer.get(page.path)
     assert "--fingerprint fp_rack_12" in page.text
+    history = customer.get(f"/account/deployments/{license_.deployment_id}").text
+    assert "Revision 2" in history
+    assert re.search(r"Before: ?any instance ?After: ?fp_rack_12", history), history
+    assert "The first license" in history
     assert "takes the place" in customer.get(f"/account/licenses/{license_.id}").text
 
 

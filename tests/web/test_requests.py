@@ -342,7 +342,7 @@ def test_staff_see_plan_wish_and_grant_and_the_customer_the_difference(
         assert granted.terms.limits.tokens_per_window == 20_000_000
 
 
-@pytest.mark.parametrize("kind", ["renewal", "replacement"])
+@pytest.mark.parametrize("kind", ["replacement"])
 def test_kinds_that_are_not_offered_yet_can_be_shown_and_decided(
     customer: Visitor, staff: StaffMaker, transactions: Transactions, kind: str
 ) -> None:

@@ -205,7 +205,11 @@ def counts(
         (
             rule.rule,
             clients[access.kind],
-            urls.build(rule.endpoint, {name: house.values[name] for name in rule.arguments}),
+            urls.build(
+                rule.endpoint,
+                {name: house.values[name] for name in rule.arguments}
+                | ({"license": house.values["license_id"]} if "renewal" in rule.rule else {}),
+            ),
         )
         for rule, access in rules_of(app)
         if access.kind in clients and "GET" in (rule.methods or ())

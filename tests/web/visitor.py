@@ -145,6 +145,9 @@ class Page:
             options = list(elements(element, "option"))
             chosen = [each for each in options if each.get("selected") is not None] or options[:1]
             form.fields[name] = [each.get("value", text_of(each)) for each in chosen]
+        elif kind == "hidden":
+            # A choice of several stands as several hidden fields of one name.
+            form.fields.setdefault(name, []).append(element.get("value", ""))
         elif kind in ("checkbox", "radio"):
             if element.get("checked") is not None:
                 form.fields.setdefault(name, []).append(element.get("value", "on"))

@@ -8,10 +8,12 @@ from typing import Final
 from msgspec import structs
 
 from portal.db.entitlements import Entitlement
+from portal.db.requests import Request
 from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import EndCause, Grant, Line, check_terms, judge_start
-from portal.domain.errors import Conflict, Invalid
+from portal.domain.errors import Conflict, Invalid, NotFound
 from portal.domain.identifiers import BUDGET, ENTITLEMENT, new_id
+from portal.domain.requests import RequestKind, RequestState
 from portal.domain.roles import ENTITLEMENTS_APPROVE
 from portal.domain.terms import Terms
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
@@ -20,6 +22,7 @@ from portal.services.audit import record
 from portal.services.causes import approvals_of, ask_for_proof, before_change
 from portal.services.context import Context
 from portal.services.lines import follow, set_term, take_place
+from portal.services.request_decisions import changes, decide, record_request, tell_decision
 
 
 class Renew(Params, frozen=True, kw_only=True):
@@ -31,6 +34,8 @@ class Renew(Params, frozen=True, kw_only=True):
     """None: those of the base before."""
     request_id: str | None = None
     """The customer's request that this grants."""
+    note: str = ""
+    """Words to the customer who asked."""
 
 
 def renewable(line: Line) -> Grant:
@@ -58,7 +63,7 @@ def run(context: Context, ask: Ask) -> Outcome:
 
     Raises:
         NotFound: no such license.
-        Conflict: nothing can be renewed.
+        Conflict: nothing can be renewed, or the request was decided meanwhile.
         Invalid: terms that the catalog does not permit, or of another SKU.
     """
     assert isinstance(ask.params, Renew)
@@ -88,6 +93,8 @@ def run(context: Context, ask: Ask) -> Outcome:
         set_term(made, context.at)
     take_place(context, made)
     context.session.add(made)
+    if ask.params.request_id is not None:
+        _grant(context, ask, made)
     record(
         context,
         "entitlement.renewed",
@@ -114,6 +121,35 @@ def _terms(base: Grant, params: Renew) -> Terms:
         terms = structs.replace(terms, term_s=params.term_s)
     check_terms(terms)
     return terms
+
+
+def _grant(context: Context, ask: Ask, made: Entitlement) -> None:
+    """Decide the request that is granted, and tell those who asked.
+
+    Raises:
+        NotFound, Conflict: there is none for this deployment, or somebody decided on it.
+    """
+    assert isinstance(ask.params, Renew)
+    request = context.session.get(Request, ask.params.request_id)
+    fits = request is not None and request.kind is RequestKind.RENEWAL
+    if request is None or not fits or request.deployment_id != made.deployment_id:
+        raise NotFound("There is no such renewal request for this deployment.")
+    decide(
+        context,
+        request,
+        RequestState.APPROVED,
+        staff_id=ask.by,
+        note=ask.params.note,
+        granted=made.terms,
+    )
+    record_request(
+        context,
+        "request.approved",
+        request,
+        entitlement_id=made.id,
+        changed=[each.term for each in changes(request)],
+    )
+    tell_decision(context, request, "request-approved", start_by_at="")
 
 
 def needs_two(context: Context, ask: Ask) -> bool:

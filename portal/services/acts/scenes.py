@@ -24,7 +24,7 @@ from portal.domain.catalog import CATALOG
 from portal.domain.entitlements import Grant, Line, check_terms
 from portal.domain.errors import NotFound
 from portal.domain.standing import LicenseState
-from portal.domain.terms import Mode, Terms, differences
+from portal.domain.terms import differences, granted_terms
 from portal.services.acts.kinds import Ask, Outcome, Scene
 from portal.services.causes import ask_for_proof, before_change
 from portal.services.context import Context
@@ -262,24 +262,12 @@ def _changes(was: LicensePayload, now: LicensePayload) -> list[dict[str, str]]:
     """Say what the license says otherwise than the one before it."""
     changes = [
         {"term": each.title, "before": each.asked, "after": each.granted}
-        for each in differences(_granted(was), _granted(now))
+        for each in differences(granted_terms(was), granted_terms(now))
     ]
     if was.expires_at != now.expires_at:
         before, after = _time(was.expires_at) or "", _time(now.expires_at) or ""
         changes.append({"term": "Expiry", "before": before, "after": after})
     return changes
-
-
-def _granted(payload: LicensePayload) -> Terms:
-    return Terms(
-        sku=payload.sku,
-        mode=Mode(payload.mode),
-        features=payload.features,
-        limits=payload.limits,
-        tokens_total=None if payload.budget is None else payload.budget.tokens_total,
-        fingerprints=payload.binding.fingerprints,
-        support_tier=payload.support_tier,
-    )
 
 
 def _ended(now: _License) -> dict[str, Any] | None:

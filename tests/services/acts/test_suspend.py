@@ -57,6 +57,7 @@ def test_of_two_causes_each_has_to_be_lifted(
         mails = [(each.template, each.facts["still_held"]) for each in rows]
     assert sorted(mails) == [
         ("license-reinstated", False),
+        ("license-reinstated", True),
         ("license-suspended", True),
         ("license-suspended", True),
     ]
