@@ -99,8 +99,9 @@ def entitlement_approve(entitlement_id: str, by: str) -> dict[str, Any]:
         require_staff_permission(context, person, ENTITLEMENTS_APPROVE)
         approved = approve_entitlement(context, entitlement_id, approved_by=person.id)
         announce_approval(context, approved)
-        terms = canonical_terms(approved.terms).decode()
-    return {"entitlement_id": approved.id, "status": approved.state, "terms": terms}
+    # What was sealed, for whoever approves to read: a message, beside the object on standard output.
+    click.echo(f"approved terms: {canonical_terms(approved.terms).decode()}", err=True)
+    return {"entitlement_id": approved.id, "status": approved.state}
 
 
 @click.group("license")

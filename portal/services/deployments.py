@@ -175,6 +175,8 @@ def deployment_page(context: Context, account_id: str, deployment_id: str) -> De
 
 def _history(released: Sequence[License], now: Mapping[str, Standing]) -> tuple[Revision, ...]:
     """Compare each released license, newest first, with the one before it."""
+    if not released:
+        return ()
     older = (*released[1:], None)
     return tuple(
         Revision(

@@ -311,7 +311,7 @@ def test_a_pilot_from_the_queue_to_serving(chromium: Browser, site: Site, tmp_pa
         site.open_mail(jo.page, email, "Your pilot is granted")
         mail = jo.page.locator("pre").inner_text()
         assert "Two weeks suit the volume you named." in mail
-        assert re.search(r"asked 30 days, granted 14 days", mail), mail
+        assert re.search(r"requested 30 days, granted 14 days", mail), mail
         link = re.search(rf"{re.escape(site.origin)}/account/requests/\S+", mail)
         assert link, mail
         jo.page.goto(link[0])
