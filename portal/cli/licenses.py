@@ -99,7 +99,7 @@ def entitlement_approve(entitlement_id: str, by: str) -> dict[str, Any]:
         require_staff_permission(context, person, ENTITLEMENTS_APPROVE)
         approved = approve_entitlement(context, entitlement_id, approved_by=person.id)
         announce_approval(context, approved)
-    # What was sealed, for whoever approves to read: a message, beside the object on standard output.
+    # What was sealed, for whoever approves to read; standard output holds the object alone.
     click.echo(f"approved terms: {canonical_terms(approved.terms).decode()}", err=True)
     return {"entitlement_id": approved.id, "status": approved.state}
 

@@ -363,7 +363,7 @@ def test_a_router_without_a_network(chromium: Browser, site: Site, tmp_path: Pat
             shell.router("courier", "install", answer, "--state-dir", lease)
             shown = shell.router("status", "--state-dir", lease)
             assert (shown["status"], shown["seq"], shown["by_courier"]) == ("serving", seq, True)
-        jo.page.locator("summary", has_text="Show the codes").click()
+        jo.page.get_by_text("Show the codes").click()
         expect(jo.page.locator(".qr svg").first).to_be_visible()
 
 
