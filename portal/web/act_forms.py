@@ -1,7 +1,7 @@
 """The form of each act on a license: what is said of it beside its reason."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import asdict
 from wtforms import (
@@ -243,18 +243,3 @@ FIELDS: Final = {
     "term": "days",
 }
 """What the acts call a field, and what the forms do."""
-
-
-def typed(form: ActForm) -> list[tuple[str, Any]]:
-    """Return the form's fields as hidden ones carry them to the next step."""
-    pairs: list[tuple[str, Any]] = []
-    for field in form:
-        if field.name == "csrf_token" or field.data in (None, False):
-            continue
-        if isinstance(field, BooleanField):
-            pairs.append((field.name, "y"))
-        elif isinstance(field.data, list):
-            pairs += [(field.name, each) for each in field.data]
-        else:
-            pairs.append((field.name, field.data))
-    return pairs

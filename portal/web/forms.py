@@ -1,12 +1,17 @@
 """What all forms share: CSRF, errors from services, and restoring drafts."""
 
+from typing import Final
+
 from flask import request
 from flask_wtf import FlaskForm
-from wtforms import Field
+from wtforms import BooleanField, Field
 from wtforms.validators import ValidationError
 
 from portal.domain.errors import PortalError
 from portal.web.drafts import draft_fields
+
+OF_A_STEP: Final = ("csrf_token", "step", "act", "seen")
+"""Fields that tell one step from the next; each page sends its own."""
 
 
 class Between:
@@ -36,6 +41,19 @@ class PortalForm(FlaskForm):  # type: ignore[misc]
         """Fill the form from the request, or from the draft it names."""
         fields = draft_fields() if request.args.get("draft") else None
         return cls(fields, **options) if fields is not None else cls(**options)
+
+    def carried(self) -> list[tuple[str, str]]:
+        """Return what was entered, as hidden fields carry it from a check page to the next step."""
+        pairs: list[tuple[str, str]] = []
+        for field in self:
+            if field.name in OF_A_STEP or field.data in (None, False):
+                continue
+            if isinstance(field, BooleanField):
+                pairs.append((field.name, "y"))
+            else:
+                values = field.data if isinstance(field.data, list) else [field.data]
+                pairs += [(field.name, str(value)) for value in values]
+        return pairs
 
     def show(self, error: PortalError, names: dict[str, str] | None = None) -> None:
         """Show a service's refusal at the field it is about, or else at the first one.

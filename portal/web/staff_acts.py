@@ -19,7 +19,7 @@ from portal.services.act_pages import act_page, acts_list
 from portal.services.acts import machinery
 from portal.services.license_desk import LicenseDesk, license_desk
 from portal.web.access import for_staff
-from portal.web.act_forms import FIELDS, FORMS, ActForm, typed
+from portal.web.act_forms import FIELDS, FORMS, ActForm
 from portal.web.forms import PortalForm
 from portal.web.portal import portal, request_actor, signed_in
 from portal.web.words import LICENSE_ACTS
@@ -127,7 +127,6 @@ def _preview_page(
         act=kind.name,
         acts=LICENSE_ACTS,
         shown=shown,
-        typed=typed(form),
         is_stale=status == 409,
         moment=datetime.fromisoformat,
     )
