@@ -1,7 +1,7 @@
 """The form of each act on a license: what is said of it beside its reason."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
 from msgspec.structs import asdict
 from wtforms import (
@@ -46,22 +46,36 @@ class ActForm(PortalForm):
         "Reason", [InputRequired("Say why. It stays in the audit trail."), Length(max=MAX_TEXT)]
     )
 
-    def offer(self, desk: LicenseDesk) -> None:
+    desk: LicenseDesk
+
+    @classmethod
+    def at(cls, desk: LicenseDesk) -> Self:
+        """Fill the form for a license from the request.
+
+        Raises:
+            Conflict: the license has nothing that the act could be done to.
+        """
+        form = cls.bound()
+        form.desk = desk
+        form.offer()
+        return form
+
+    def offer(self) -> None:
         """Fill in the choices, and what is true now."""
 
-    def params(self, desk: LicenseDesk) -> Params:
+    def params(self) -> Params:
         """Return what is said of the act."""
         raise NotImplementedError
 
-    def subject(self, desk: LicenseDesk) -> str:
+    def subject(self) -> str:
         """Return the id of what the act is done to."""
-        return desk.license.id
+        return self.desk.license.id
 
 
 class RevokeForm(ActForm):
     """Nothing but the reason."""
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Revoke*."""
         return Revoke()
 
@@ -71,14 +85,14 @@ class SuspendForm(ActForm):
 
     cause = RadioField("What is it for?", [InputRequired("Choose what it is for.")])
 
-    def offer(self, desk: LicenseDesk) -> None:
+    def offer(self) -> None:
         """Offer the causes that no hold is open for."""
-        taken = COMMERCE_CAUSES | {each.cause for each in desk.holds}
+        taken = COMMERCE_CAUSES | {each.cause for each in self.desk.holds}
         self.cause.choices = {
             each.value: HOLD_CAUSES[each].capitalize() for each in HoldCause if each not in taken
         }
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Suspend*."""
         return Suspend(cause=HoldCause(self.cause.data))
 
@@ -88,13 +102,13 @@ class ReinstateForm(ActForm):
 
     hold_id = RadioField("Which hold?", [InputRequired("Choose the hold to lift.")])
 
-    def offer(self, desk: LicenseDesk) -> None:
+    def offer(self) -> None:
         """Offer the holds that a person may lift."""
         self.hold_id.choices = {
-            each.id: f"For {HOLD_CAUSES[each.cause]}: {each.reason}" for each in desk.liftable
+            each.id: f"For {HOLD_CAUSES[each.cause]}: {each.reason}" for each in self.desk.liftable
         }
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Reinstate*."""
         return Reinstate(hold_id=self.hold_id.data)
 
@@ -104,7 +118,7 @@ class RenewForm(ActForm):
 
     days = IntegerField("Length in days", [Optional(), Between(1, 5 * 366, "Enter 1 to 1,830.")])
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Renew*."""
         return Renew(term_s=None if self.days.data is None else self.days.data * DAY_S)
 
@@ -118,7 +132,7 @@ class TopUpForm(ActForm):
         choices={name: each.title for name, each in CATALOG.items() if each.is_pack},
     )
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Top up*."""
         return TopUp(sku=self.sku.data)
 
@@ -129,7 +143,7 @@ class ReplaceForm(ActForm):
     fingerprints = StringField("New fingerprints")
     at_once = BooleanField("The old file stops counting at once")
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Replace*."""
         words = tuple((self.fingerprints.data or "").split())
         return Replace(fingerprints=words, at_once=self.at_once.data)
@@ -140,13 +154,14 @@ class ReplaceBaseForm(ActForm):
 
     entitlement_id = RadioField("Which base starts?", [InputRequired("Choose the base.")])
 
-    def offer(self, desk: LicenseDesk) -> None:
+    def offer(self) -> None:
         """Offer the approved bases."""
         self.entitlement_id.choices = {
-            each.id: f"{CATALOG[each.terms.sku].title}: {each.reason}" for each in desk.startable
+            each.id: f"{CATALOG[each.terms.sku].title}: {each.reason}"
+            for each in self.desk.startable
         }
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *Replace the base*."""
         return ReplaceBase(entitlement_id=self.entitlement_id.data)
 
@@ -156,17 +171,17 @@ class EndForm(ActForm):
 
     entitlement_id = RadioField("Which entitlement ends?", [InputRequired("Choose one.")])
 
-    def offer(self, desk: LicenseDesk) -> None:
+    def offer(self) -> None:
         """Offer what is live."""
         self.entitlement_id.choices = {
-            each.id: f"{CATALOG[each.terms.sku].title}: {each.reason}" for each in desk.endable
+            each.id: f"{CATALOG[each.terms.sku].title}: {each.reason}" for each in self.desk.endable
         }
 
-    def subject(self, desk: LicenseDesk) -> str:  # noqa: ARG002 - the same for each kind
+    def subject(self) -> str:
         """Return the entitlement that was chosen among the line's own."""
         return str(self.entitlement_id.data)
 
-    def params(self, desk: LicenseDesk) -> Params:  # noqa: ARG002 - the same for each kind
+    def params(self) -> Params:
         """Return the parameters of *End*."""
         return End()
 
@@ -184,13 +199,13 @@ class AmendForm(ActForm):
     tokens_per_window = IntegerField(LIMIT_NAMES["tokens_per_window"], NUMBER)
     fingerprints = StringField("Fingerprints")
 
-    def offer(self, desk: LicenseDesk) -> None:
+    def offer(self) -> None:
         """Show the terms as they are.
 
         Raises:
             Conflict: no base is live.
         """
-        base = desk.line.base
+        base = self.desk.line.base
         if base is None:
             raise Conflict("No base of this license is live; there are no terms to amend.")
         if self.is_submitted():
@@ -202,9 +217,9 @@ class AmendForm(ActForm):
             if name in self:
                 self[name].data = value
 
-    def params(self, desk: LicenseDesk) -> Params:
+    def params(self) -> Params:
         """Return what is otherwise than the live base has it; an empty limit stays as it is."""
-        base = desk.line.base
+        base = self.desk.line.base
         if base is None:
             return Amend()
         features = tuple(sorted(self.features.data or ()))

@@ -1,6 +1,6 @@
 """What all forms share: CSRF, errors from services, and restoring drafts."""
 
-from typing import Final
+from typing import Final, Self
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -37,7 +37,7 @@ class PortalForm(FlaskForm):  # type: ignore[misc]
     """A form of the portal; a GET that names a draft shows it filled in."""
 
     @classmethod
-    def bound(cls, **options: object) -> "PortalForm":
+    def bound(cls, **options: object) -> Self:
         """Fill the form from the request, or from the draft it names."""
         fields = draft_fields() if request.args.get("draft") else None
         return cls(fields, **options) if fields is not None else cls(**options)

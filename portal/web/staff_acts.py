@@ -17,7 +17,7 @@ from portal.domain.errors import Forbidden, NotFound, PortalError
 from portal.domain.requests import MAX_TEXT
 from portal.services.act_pages import act_page, acts_list
 from portal.services.acts import machinery
-from portal.services.license_desk import LicenseDesk, license_desk
+from portal.services.license_desk import license_desk
 from portal.web.access import for_staff
 from portal.web.act_forms import FIELDS, FORMS, ActForm
 from portal.web.forms import PortalForm
@@ -40,27 +40,25 @@ class DeclineForm(PortalForm):
 def on_license(license_id: str, act: str) -> ResponseReturnValue:
     """Ask for what an act needs, show what it would do, and do it when that is confirmed."""
     kind = _kind(act)
-    form = FORMS[act].bound()
-    assert isinstance(form, ActForm)
     with portal().transactions.reading(request_actor()) as context:
         desk = license_desk(context, license_id)
-    form.offer(desk)
+    form = FORMS[act].at(desk)
     step = request.form.get("step", "preview")
     if not form.validate_on_submit() or step == "edit":
-        return _form_page(form, desk, kind, 400 if form.errors else 200)
+        return _form_page(form, kind, 400 if form.errors else 200)
     try:
         if step == "confirm":
-            return _confirm(form, desk, kind)
+            return _confirm(form, kind)
         with portal().transactions.writing(request_actor()) as context:
-            found = machinery.preview(context, kind, _ask(form, desk))
+            found = machinery.preview(context, kind, _ask(form))
     except machinery.Stale as error:
-        return _preview_page(form, desk, kind, error.preview, 409)
+        return _preview_page(form, kind, error.preview, 409)
     except (NotFound, Forbidden):
         raise
     except PortalError as error:
         form.show(error, FIELDS)
-        return _form_page(form, desk, kind, 400)
-    return _preview_page(form, desk, kind, found.to_json(), 200)
+        return _form_page(form, kind, 400)
+    return _preview_page(form, kind, found.to_json(), 200)
 
 
 def _kind(name: str) -> machinery.Kind:
@@ -82,40 +80,37 @@ def _require(kind: machinery.Kind) -> None:
         raise Forbidden("Your role does not permit this act.")
 
 
-def _ask(form: ActForm, desk: LicenseDesk) -> machinery.Ask:
+def _ask(form: ActForm) -> machinery.Ask:
     return machinery.Ask(
-        subject_id=form.subject(desk),
-        params=form.params(desk),
+        subject_id=form.subject(),
+        params=form.params(),
         reason=form.reason.data,
         by=signed_in().person_id,
     )
 
 
-def _confirm(form: ActForm, desk: LicenseDesk, kind: machinery.Kind) -> ResponseReturnValue:
+def _confirm(form: ActForm, kind: machinery.Kind) -> ResponseReturnValue:
     seen = request.form.get("seen", "")
     with portal().transactions.writing(request_actor()) as context:
-        act = machinery.submit(context, kind, _ask(form, desk), seen=seen)
+        act = machinery.submit(context, kind, _ask(form), seen=seen)
         act_id, state = act.id, act.state
     name = LICENSE_ACTS[kind.name][0]
     if state is ActState.PENDING:
         flash(f"{name} waits for a second person.", "info")
         return redirect(url_for("staff_acts.show", line_act_id=act_id))
     flash(f"{name}: done. The worker signs and publishes what follows from it.", "good")
-    return redirect(url_for("staff_licenses.show", license_id=desk.license.id))
+    return redirect(url_for("staff_licenses.show", license_id=form.desk.license.id))
 
 
-def _form_page(
-    form: ActForm, desk: LicenseDesk, kind: machinery.Kind, status: int
-) -> ResponseReturnValue:
+def _form_page(form: ActForm, kind: machinery.Kind, status: int) -> ResponseReturnValue:
     html = render_template(
-        "staff/act-form.html", form=form, desk=desk, act=kind.name, acts=LICENSE_ACTS
+        "staff/act-form.html", form=form, desk=form.desk, act=kind.name, acts=LICENSE_ACTS
     )
     return make_response(html, status)
 
 
 def _preview_page(
     form: ActForm,
-    desk: LicenseDesk,
     kind: machinery.Kind,
     shown: dict[str, object],
     status: int,
@@ -123,7 +118,7 @@ def _preview_page(
     html = render_template(
         "staff/act-preview.html",
         form=form,
-        desk=desk,
+        desk=form.desk,
         act=kind.name,
         acts=LICENSE_ACTS,
         shown=shown,
