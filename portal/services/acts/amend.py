@@ -14,7 +14,7 @@ from portal.services.acts.kinds import Ask, Kind, Outcome, Params
 from portal.services.acts.scenes import (
     asked_for,
     change_terms,
-    has_contract,
+    is_of_contract,
     license_scene,
     line_of,
     show_line,
@@ -121,11 +121,6 @@ def _leave_the_network(context: Context, deployment_id: str, line: Line) -> None
         own.taken_at = context.at
 
 
-def needs_two(context: Context, ask: Ask) -> bool:
-    """Whether a second person is needed: for a contract."""
-    return has_contract(line_of(context, ask)[1])
-
-
 AMEND: Final = Kind(
     name="amend",
     params=Amend,
@@ -133,5 +128,5 @@ AMEND: Final = Kind(
     scene=license_scene,
     run=run,
     shows=show_line,
-    needs_two=needs_two,
+    needs_two=is_of_contract,
 )

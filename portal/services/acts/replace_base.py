@@ -8,7 +8,7 @@ from portal.domain.entitlements import EntitlementState
 from portal.domain.errors import Conflict, Invalid, NotFound
 from portal.domain.roles import ENTITLEMENTS_APPROVE
 from portal.services.acts.kinds import Ask, Kind, Outcome, Params
-from portal.services.acts.scenes import asked_for, has_contract, license_scene, line_of, show_line
+from portal.services.acts.scenes import asked_for, is_of_contract, license_scene, line_of, show_line
 from portal.services.context import Context
 from portal.services.lines import begin, follow
 
@@ -43,11 +43,6 @@ def run(context: Context, ask: Ask) -> Outcome:
     return Outcome(outcome.status, {"entitlement_id": new.id, **outcome.facts})
 
 
-def needs_two(context: Context, ask: Ask) -> bool:
-    """Whether a second person is needed: for a contract."""
-    return has_contract(line_of(context, ask)[1])
-
-
 REPLACE_BASE: Final = Kind(
     name="replace-base",
     params=ReplaceBase,
@@ -55,5 +50,5 @@ REPLACE_BASE: Final = Kind(
     scene=license_scene,
     run=run,
     shows=show_line,
-    needs_two=needs_two,
+    needs_two=is_of_contract,
 )

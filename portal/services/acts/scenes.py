@@ -73,6 +73,11 @@ def has_contract(line: Line) -> bool:
     return any(CATALOG[grant.terms.sku].two_person for grant in grants)
 
 
+def is_of_contract(context: Context, ask: Ask) -> bool:
+    """Say whether an act is done to a line with a contract, and so needs two people."""
+    return has_contract(line_of(context, ask)[1])
+
+
 def change_terms(context: Context, grant: Grant | None, **changes: Any) -> None:
     """Change the terms of a grant.
 
